@@ -1,0 +1,77 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift target is held to the same rules: strict concurrency (language mode 6), strict memory safety,
+/// explicit existentials and import levels, and no warning tolerated.
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableExperimentalFeature("Lifetimes"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(of name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: "\(name)Tests", dependencies: dependencies, swiftSettings: strict)
+}
+
+let package = Package(
+    name: "xen-swift-backends",
+    products: [
+        .executable(name: "xen-blkbackd", targets: ["xen-blkbackd"]),
+        .executable(name: "xen-loopback", targets: ["xen-loopback"]),
+        // The Benchmarks package measures these modules directly.
+        .library(
+            name: "XenBackends", targets: ["XenWire", "SharedRing", "Telemetry", "Uring", "BlockBackend", "Loopback"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        // C: headers and thin shims.
+        .target(name: "CXen"),
+        .target(name: "CLinux", linkerSettings: [.linkedLibrary("uring"), .linkedLibrary("aio")]),
+
+        // A module imports only from what stands above it.
+        module("Descriptors", ["CLinux"]),
+        module("XenWire", ["CXen"]),
+        module("SharedRing", ["CXen", "CLinux", "Descriptors", "XenWire"]),
+        module("Telemetry", ["Descriptors", .product(name: "Logging", package: "swift-log")]),
+        module("Xenstore", ["CXen", "CLinux", "Descriptors", "XenWire"]),
+        module("Xenbus", ["Xenstore", "XenWire", .product(name: "Logging", package: "swift-log")]),
+        module("Uring", ["CLinux", "Descriptors"]),
+        module(
+            "BlockBackend",
+            [
+                "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "Uring",
+                .product(name: "Logging", package: "swift-log"),
+            ]),
+        module(
+            "Loopback",
+            ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "Uring"]),
+        module("Service", ["CLinux", "Descriptors", .product(name: "Logging", package: "swift-log")]),
+
+        .executableTarget(
+            name: "xen-blkbackd",
+            dependencies: [
+                "BlockBackend", "Loopback", "Service", "Telemetry", "Xenbus", "Xenstore",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
+        .executableTarget(
+            name: "xen-loopback",
+            dependencies: [
+                "BlockBackend", "Loopback", "Service", "Telemetry", "Xenbus", "Xenstore",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: strict),
+
+        tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

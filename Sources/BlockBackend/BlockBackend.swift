@@ -1,0 +1,1 @@
+// BlockBackend: see README.md for what lives here.

@@ -1,0 +1,44 @@
+// What of Linux and its libraries Swift cannot import by itself: liburing and libaio behind one module, variadic calls
+// and function-like macros. A function returns a value or -errno; it holds no policy.
+#pragma once
+// Before liburing.h: version 2.3 defines _XOPEN_SOURCE, which would give this module another fd_set than Glibc's.
+#include <features.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <libaio.h>
+#include <linux/fs.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINUX_NO_LOCKS __attribute__((swift_attr("@_noLocks")))
+#define LINUX_INLINE static inline __attribute__((always_inline)) LINUX_NO_LOCKS
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+LINUX_INLINE uint64_t linux_monotonic_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/// open(2) with O_CLOEXEC; a descriptor or -errno.
+static inline int linux_open(const char *path, int flags, unsigned mode) {
+    int fd = open(path, flags | O_CLOEXEC, mode);
+    return fd < 0 ? -errno : fd;
+}
+
+/// fcntl(F_SETFL) of O_NONBLOCK; 0 or -errno.
+static inline int linux_set_nonblocking(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}

@@ -1,0 +1,1 @@
+// Loopback: see README.md for what lives here.

@@ -1,0 +1,32 @@
+public import Descriptors
+public import XenWire
+
+/// One end of an interdomain event channel, bound; unbound when the object goes.
+///
+/// Edge semantics, as /dev/xen/evtchn has them: after the descriptor polled readable, `drain` until it returns false,
+/// serve the ring, and only then `unmask`: the next event is delivered after that, and one that came meanwhile is kept.
+/// Used from its queue's thread only.
+public protocol EventChannel: AnyObject {
+    /// Polls readable when an event is pending. Poll it, never read it.
+    var descriptor: Int32 { get }
+    /// Sends an event to the other end.
+    func notify()
+    /// Takes what is pending; true if there was an event.
+    func drain() -> Bool
+    /// Allows the next event; a no-op where nothing was drained.
+    func unmask()
+}
+
+/// What a queue needs of the hypervisor. Live, loopback between processes, and the model in one process implement it.
+public protocol RingPlatform: AnyObject, Sendable {
+    /// A grant table handle for one queue.
+    func openGrantTable() throws(Fault) -> any GrantTable
+    /// Binds a local port to `port` of `domain` (EVTCHNOP_bind_interdomain); the new port starts pending.
+    func bindEventChannel(to port: EventPort, of domain: DomainID) throws(Fault) -> any EventChannel
+}
+
+/// Monotonic time, read once per batch.
+public protocol Clock: AnyObject, Sendable {
+    /// Nanoseconds since an arbitrary start; never goes back.
+    func now() -> UInt64
+}

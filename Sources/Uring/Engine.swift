@@ -1,0 +1,96 @@
+/// What an operation does to its file. The engine knows no more than this of what it is for.
+public enum OperationKind: UInt8, Sendable {
+    /// Read `length` bytes at `offset` into `buffer`.
+    case read
+    /// Write `length` bytes from `buffer` at `offset`.
+    case write
+    /// fdatasync.
+    case synchronize
+}
+
+/// One operation on the engine's file, as plain data: a queue fills a table of them and submits the table once.
+@safe public struct IOOperation {
+    /// Private, aligned memory that stays valid until the completion; unused by `synchronize`.
+    public var buffer: UnsafeMutableRawPointer?
+    /// Byte offset in the file.
+    public var offset: UInt64
+    /// Bytes.
+    public var length: UInt32
+    /// Returned unchanged in the completion. The caller's table index.
+    public var tag: UInt32
+    /// The registered slab that `buffer` lies in, or `unregistered`.
+    public var slab: UInt16
+    /// What to do.
+    public var kind: OperationKind
+
+    /// `slab` of a buffer that was never registered.
+    @inlinable public static var unregistered: UInt16 { .max }
+
+    /// All fields.
+    @inlinable
+    public init(
+        _ kind: OperationKind, buffer: UnsafeMutableRawPointer?, slab: UInt16, offset: UInt64, length: UInt32,
+        tag: UInt32
+    ) {
+        unsafe self.buffer = buffer
+        self.offset = offset
+        self.length = length
+        self.tag = tag
+        self.slab = slab
+        self.kind = kind
+    }
+}
+
+/// The end of one operation.
+public struct IOCompletion: Sendable {
+    /// The operation's tag.
+    public var tag: UInt32
+    /// Bytes done, or a negative errno.
+    public var result: Int32
+
+    /// Both fields.
+    @inlinable public init(tag: UInt32, result: Int32) {
+        self.tag = tag
+        self.result = result
+    }
+}
+
+/// Why `Engine.wait` came back; several can hold at once, none after a time-out.
+public struct WakeReasons: OptionSet, Sendable {
+    public let rawValue: UInt8
+    @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
+    /// Completions can be reaped.
+    public static let completions = WakeReasons(rawValue: 1)
+    /// The first watched descriptor is readable (a queue's event channel).
+    public static let event = WakeReasons(rawValue: 2)
+    /// The second watched descriptor is readable (a queue's control eventfd).
+    public static let control = WakeReasons(rawValue: 4)
+}
+
+/// Asynchronous I/O on one file, for one thread.
+///
+/// Every call is made once per chunk, from the thread that owns the queue. `submit` and `reap` never block; only `wait`
+/// does. An engine never loses a completion: it accepts no more operations than its completion queue can hold.
+public protocol Engine: AnyObject {
+    /// Operations that may be in flight at once.
+    var capacity: Int { get }
+
+    /// Starts operations in order and returns how many it accepted; the rest were not started and are presented again.
+    func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int
+
+    /// Moves up to `capacity` ends of operations into `completions` and returns how many.
+    func reap(_ completions: UnsafeMutablePointer<IOCompletion>, capacity: Int) -> Int
+
+    /// Makes a slab of buffer memory known to the kernel; false where that is not possible, and then operations on it
+    /// carry `IOOperation.unregistered`.
+    func register(slab: UInt16, _ memory: UnsafeMutableRawBufferPointer) -> Bool
+
+    /// Forgets a registered slab; no operation on it is in flight.
+    func unregister(slab: UInt16)
+
+    /// Sets the two descriptors that `wait` also waits for, for the engine's life.
+    func watch(event: Int32, control: Int32)
+
+    /// Sleeps until something is to be done or the time is over (`nil`: no limit). The reasons may be spurious.
+    func wait(nanoseconds: UInt64?) -> WakeReasons
+}

@@ -1,0 +1,1 @@
+// Xenbus: see README.md for what lives here.

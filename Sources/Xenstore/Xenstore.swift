@@ -1,0 +1,1 @@
+// Xenstore: see README.md for what lives here.
