@@ -19,10 +19,11 @@ public protocol GrantTable: AnyObject {
     /// Ends a mapping made by `map`; called by `GrantMapping` only.
     func unmap(_ base: UnsafeMutableRawPointer, pages: Int)
 
-    /// Executes `count` segments and sets the `status` of each (`XEN_GNTST_*`); a failed segment fails alone.
+    /// Executes `count` segments, sets the `status` of each (`XEN_GNTST_*`) and returns how many failed; a failed
+    /// segment fails alone.
     ///
     /// The segments' local sides lie in this process' private, page-aligned memory. Called once per chunk.
-    func copy(_ segments: UnsafeMutablePointer<xen_grant_copy_segment>, count: Int, _ direction: CopyDirection)
+    func copy(_ segments: UnsafeMutablePointer<xen_grant_copy_segment>, count: Int, _ direction: CopyDirection) -> Int
 }
 
 /// Granted pages mapped next to each other, unmapped when the value goes.
