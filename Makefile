@@ -1,0 +1,39 @@
+# The one entry point. `make demo` and `make test` need nothing but Debian 12 and a Swift 6.3 toolchain: they install
+# the packages that they use themselves.
+
+SWIFT ?= swift
+RELEASE_FLAGS := -c release --static-swift-stdlib
+SOURCES := Package.swift Sources Tests
+
+prefix ?= /usr/local
+DESTDIR ?=
+
+.PHONY: help setup setup-test build check release test install
+
+help:
+	@echo 'make setup    install the Debian packages that building needs'
+	@echo 'make test     everything that must hold: format, both builds, tests'
+	@echo 'make check    format and a debug build of everything, tests included'
+	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
+	@echo 'make install  the release binaries, under DESTDIR and prefix (default $(prefix))'
+
+setup:
+	@scripts/setup build
+
+setup-test:
+	@scripts/setup test
+
+check:
+	$(SWIFT) format lint --strict --recursive $(SOURCES)
+	$(SWIFT) build --build-tests
+
+release: setup
+	$(SWIFT) build $(RELEASE_FLAGS)
+
+test: setup-test check
+	$(SWIFT) test
+	$(SWIFT) build $(RELEASE_FLAGS)
+
+install: release
+	install -d '$(DESTDIR)$(prefix)/sbin'
+	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-blkbackd" '$(DESTDIR)$(prefix)/sbin/'
