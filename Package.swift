@@ -42,7 +42,7 @@ let package = Package(
         module("Descriptors", ["CLinux"]),
         module("XenWire", ["CXen"]),
         module("SharedRing", ["CXen", "CLinux", "Descriptors", "XenWire"]),
-        module("Telemetry", ["Descriptors", .product(name: "Logging", package: "swift-log")]),
+        module("Telemetry", ["CXen", "Descriptors", .product(name: "Logging", package: "swift-log")]),
         module("Xenstore", ["CXen", "CLinux", "Descriptors", "XenWire"]),
         module("Xenbus", ["Xenstore", "XenWire", .product(name: "Logging", package: "swift-log")]),
         module("Uring", ["CLinux", "Descriptors"]),

@@ -1,7 +1,7 @@
 public import CXen
 
 /// Which of blkif's request layouts a frontend uses; the in-memory order of `protocols.h`.
-public enum BlockABI: UInt8, Sendable, CaseIterable {
+public enum BlockABI: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     /// `x86_64-abi`, `arm-abi`: 64-bit integers are aligned to eight bytes.
     case native
     /// `x86_32-abi`: 64-bit integers are aligned to four bytes.
@@ -20,7 +20,7 @@ public enum BlockABI: UInt8, Sendable, CaseIterable {
 }
 
 /// `BLKIF_RSP_*`.
-public enum BlockStatus: Int16, Sendable {
+public enum BlockStatus: Int16, Sendable, BitwiseCopyable {
     /// Done.
     case okay = 0
     /// Failed; Linux reports EIO for it.

@@ -1,7 +1,7 @@
 public import CXen
 
 /// blkif operations (`BLKIF_OP_*`).
-public enum BlockOperation: UInt8, Sendable, CaseIterable {
+public enum BlockOperation: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case read = 0
     case write = 1
     case barrier = 2

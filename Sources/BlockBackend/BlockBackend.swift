@@ -1,1 +1,0 @@
-// BlockBackend: see README.md for what lives here.

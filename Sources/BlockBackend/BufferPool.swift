@@ -1,0 +1,149 @@
+internal import CLinux
+internal import Descriptors
+internal import Glibc
+internal import SharedRing
+
+/// Private, page-aligned memory through which a queue's data passes.
+///
+/// One reservation of address space with a ceiling in bytes, used in slabs of up to 1 MiB that are brought in when
+/// needed and given back when the queue has been idle: memory follows what is in flight. Blocks are powers of two
+/// pages; freed blocks are used again first (they are warm), and merged into larger ones only when those run out.
+@safe struct BufferPool: ~Copyable {
+    static var pageSize: Int { @_noLocks get { 4096 } }
+    /// Blocks are at most 2^5 pages, 128 KiB.
+    static var maximumOrder: Int { @_noLocks get { 5 } }
+    static var slabPages: Int { @_noLocks get { 256 } }
+    /// Enough for the largest segment table and one data block beside it.
+    static var minimumCeiling: Int { 256 * 1024 }
+
+    private let base: UnsafeMutableRawPointer
+    private let pages: Int
+    /// Free blocks by order, each list in its own part of one table.
+    private let lists: FixedTable<UInt16>
+    private let depths: FixedTable<Int>
+    private var mayMerge = false
+    /// Slabs brought in so far.
+    private(set) var slabs = 0
+    /// Pages in blocks that are handed out.
+    private(set) var pagesInUse = 0
+
+    /// Reserves address space for `ceiling` bytes, rounded down to whole blocks; no memory yet.
+    init(ceiling: Int) throws(Fault) {
+        let rounded = max(ceiling, Self.minimumCeiling) & ~(Self.pageSize << Self.maximumOrder - 1)
+        pages = min(rounded / Self.pageSize, 1 << 15)
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        let memory = unsafe mmap(nil, pages * Self.pageSize, PROT_READ | PROT_WRITE, flags, -1, 0)
+        guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
+            throw Fault("reserve \(ceiling) bytes of buffer memory", errno: errno)
+        }
+        unsafe base = memory
+        lists = FixedTable(repeating: 0, count: pages * 2)
+        depths = FixedTable(repeating: 0, count: Self.maximumOrder + 1)
+    }
+
+    deinit { unsafe munmap(base, pages * Self.pageSize) }
+
+    /// Bytes that the pool may hold.
+    var ceiling: Int { pages * Self.pageSize }
+    /// Bytes of slabs brought in.
+    var resident: Int { min(slabs * Self.slabPages, pages) * Self.pageSize }
+
+    /// A block of 2^order pages by its first page, or nil when there is none without growing or merging.
+    @_noLocks mutating func allocate(order: Int) -> UInt16? {
+        var larger = order
+        while depths[larger] == 0 {
+            guard larger < Self.maximumOrder else { return nil }
+            larger &+= 1
+        }
+        let page = pop(larger)
+        split(page, from: larger, to: order)
+        pagesInUse &+= 1 &<< order
+        return page
+    }
+
+    /// Gives a block back.
+    @_noLocks mutating func release(_ page: UInt16, order: Int) {
+        pagesInUse &-= 1 &<< order
+        mayMerge = true
+        push(page, order)
+    }
+
+    /// Where a block's memory begins; valid as long as the pool lives.
+    @_noLocks func address(_ page: UInt16) -> UnsafeMutableRawPointer {
+        precondition(Int(page) < pages)
+        return unsafe base + Int(page) &* Self.pageSize  // checked above
+    }
+
+    /// The slab that a block lies in.
+    @_noLocks static func slab(of page: UInt16) -> UInt16 { page / UInt16(slabPages) }
+
+    /// Whether another slab may be brought in.
+    var canGrow: Bool { slabs * Self.slabPages < pages }
+
+    /// Brings in the next slab and returns its memory, for registration.
+    mutating func grow() -> UnsafeMutableRawBufferPointer {
+        let first = slabs * Self.slabPages
+        let end = min(first + Self.slabPages, pages)
+        slabs += 1
+        var page = end
+        while page > first {
+            page -= 1 << Self.maximumOrder
+            push(UInt16(page), Self.maximumOrder)
+        }
+        return unsafe UnsafeMutableRawBufferPointer(
+            start: base + first * Self.pageSize, count: (end - first) * Self.pageSize)
+    }
+
+    /// Gives all memory back to the system; only while nothing is handed out.
+    mutating func shrink() {
+        guard pagesInUse == 0, slabs > 0 else { return }
+        for order in 0...Self.maximumOrder { depths[order] = 0 }
+        // Only pages that this pool reserved; their content is no one's any more.
+        unsafe madvise(base, resident, MADV_DONTNEED)
+        slabs = 0
+    }
+
+    /// Merges free neighbours into larger blocks; false if nothing was freed since the last time.
+    mutating func merge() -> Bool {
+        guard mayMerge else { return false }
+        mayMerge = false
+        for order in 0..<Self.maximumOrder { mergeBlocks(of: order) }
+        return true
+    }
+
+    /// Sorts the free blocks of one order by marking them, then lifts every complete pair to the next order.
+    private mutating func mergeBlocks(of order: Int) {
+        let marks = FixedTable<Bool>(repeating: false, count: pages >> order)
+        while depths[order] > 0 { marks[Int(pop(order)) >> order] = true }
+        for block in 0..<marks.count where marks[block] {
+            let buddy = block ^ 1
+            if buddy < marks.count, marks[buddy] {
+                if block < buddy { push(UInt16(block << order), order + 1) }
+            } else {
+                push(UInt16(block << order), order)
+            }
+        }
+    }
+
+    @_noLocks private mutating func split(_ page: UInt16, from larger: Int, to order: Int) {
+        var order = order
+        // Upper halves go to the lists, so that neighbours are handed out in rising order.
+        while order < larger {
+            push(page &+ UInt16(truncatingIfNeeded: 1 &<< order), order)
+            order &+= 1
+        }
+    }
+
+    /// Where the list of an order begins: order n has at most pages / 2^n entries.
+    @_noLocks private func start(_ order: Int) -> Int { pages &* 2 &- (pages &* 2) &>> order }
+
+    @_noLocks private func push(_ page: UInt16, _ order: Int) {
+        lists[start(order) &+ depths[order]] = page
+        depths[order] &+= 1
+    }
+
+    @_noLocks private func pop(_ order: Int) -> UInt16 {
+        depths[order] &-= 1
+        return lists[start(order) &+ depths[order]]
+    }
+}

@@ -1,1 +1,0 @@
-// Telemetry: see README.md for what lives here.
