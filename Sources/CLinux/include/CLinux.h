@@ -20,6 +20,7 @@
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
+#include "LinuxUnixSocket.h"
 
 #define LINUX_NO_LOCKS __attribute__((swift_attr("@_noLocks")))
 #define LINUX_INLINE static inline __attribute__((always_inline)) LINUX_NO_LOCKS

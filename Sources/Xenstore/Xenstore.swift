@@ -1,1 +1,0 @@
-// Xenstore: see README.md for what lives here.
