@@ -29,11 +29,15 @@ internal import XenWire
     var step: Step = .data
     /// The outcome so far.
     var status: BlockStatus = .okay
-    /// Bytes of the segment table, as a power of two of pages.
+    /// The segment table's size as a power of two of pages.
     var tableOrder: UInt8 = 0
+    /// It is on the list of requests that wait for memory.
+    var isStalled = false
 
     /// The steps of requests that are more than data.
     enum Step: UInt8 {
+        /// Waiting for memory for its segment table.
+        case awaitsTable
         /// Making earlier writes durable before a barrier's or a flush's own data.
         case flushBefore
         /// Reading or writing its segments.
@@ -86,9 +90,9 @@ internal import XenWire
     }
 }
 
-/// A first-in first-out list of table indices, each on it at most once.
+/// A first-in first-out list of table indices (or marked indices), each on it at most once.
 struct IndexQueue: ~Copyable {
-    private let indices: FixedTable<UInt16>
+    private let indices: FixedTable<UInt32>
     private var head = 0
     private(set) var count = 0
 
@@ -96,14 +100,14 @@ struct IndexQueue: ~Copyable {
 
     var isEmpty: Bool { @_noLocks get { count == 0 } }
 
-    @_noLocks mutating func append(_ index: UInt16) {
+    @_noLocks mutating func append(_ index: UInt32) {
         let end = head &+ count
         indices[end < indices.count ? end : end &- indices.count] = index
         count &+= 1
     }
 
     /// The index that has waited longest.
-    var first: UInt16? { @_noLocks get { count == 0 ? nil : indices[head] } }
+    var first: UInt32? { @_noLocks get { count == 0 ? nil : indices[head] } }
 
     @_noLocks mutating func removeFirst() {
         guard count > 0 else { return }

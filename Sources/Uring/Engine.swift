@@ -1,5 +1,5 @@
 /// What an operation does to its file. The engine knows no more than this of what it is for.
-public enum OperationKind: UInt8, Sendable {
+public enum OperationKind: UInt8, Sendable, BitwiseCopyable {
     /// Read `length` bytes at `offset` into `buffer`.
     case read
     /// Write `length` bytes from `buffer` at `offset`.
@@ -9,7 +9,7 @@ public enum OperationKind: UInt8, Sendable {
 }
 
 /// One operation on the engine's file, as plain data: a queue fills a table of them and submits the table once.
-@safe public struct IOOperation {
+@safe public struct IOOperation: BitwiseCopyable {
     /// Private, aligned memory that stays valid until the completion; unused by `synchronize`.
     public var buffer: UnsafeMutableRawPointer?
     /// Byte offset in the file.
@@ -42,7 +42,7 @@ public enum OperationKind: UInt8, Sendable {
 }
 
 /// The end of one operation.
-public struct IOCompletion: Sendable {
+public struct IOCompletion: Sendable, BitwiseCopyable {
     /// The operation's tag.
     public var tag: UInt32
     /// Bytes done, or a negative errno.

@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -43,3 +44,26 @@ static inline int linux_set_nonblocking(int fd) {
     int flags = fcntl(fd, F_GETFL);
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
+
+/// eventfd(2) of zero; a descriptor or -errno.
+static inline int linux_eventfd(unsigned flags) {
+    int fd = eventfd(0, (int)flags);
+    return fd < 0 ? -errno : fd;
+}
+
+/// Adds one to an eventfd; a counter that is full is signalled already.
+LINUX_INLINE void linux_eventfd_signal(int fd) {
+    uint64_t one = 1;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) {}
+}
+
+/// Takes an eventfd's count; 1 if it was not zero. The descriptor is non-blocking.
+LINUX_INLINE int linux_eventfd_take(int fd) {
+    uint64_t count;
+    ssize_t got;
+    while ((got = read(fd, &count, sizeof count)) < 0 && errno == EINTR) {}
+    return got == (ssize_t)sizeof count;
+}
+
+/// Names the calling thread; the kernel keeps 15 bytes (prctl(2), PR_SET_NAME).
+static inline void linux_set_thread_name(const char *name) { prctl(PR_SET_NAME, name); }

@@ -1,0 +1,28 @@
+internal import CLinux
+public import Descriptors
+internal import Synchronization
+
+/// What the queues of one device have in common.
+public final class DeviceShared: Sendable {
+    private let sectors: Atomic<UInt64>
+    private let attentionEvent: OwnedDescriptor
+
+    /// For a device of `capacity` 512-byte sectors.
+    public init(capacity: UInt64) throws(Fault) {
+        sectors = Atomic(capacity)
+        attentionEvent = try OwnedDescriptor(
+            linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
+    }
+
+    /// 512-byte sectors of the device; may change while it is in use.
+    public var capacity: UInt64 {
+        get { sectors.load(ordering: .relaxed) }
+        set { sectors.store(newValue, ordering: .relaxed) }
+    }
+
+    /// Readable after a queue's condition has changed; read it to reset it.
+    public var attention: Int32 { attentionEvent.number }
+
+    /// Tells the control thread that a queue's condition has changed.
+    func callForAttention() { linux_eventfd_signal(attentionEvent.number) }
+}

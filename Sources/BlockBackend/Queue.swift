@@ -1,0 +1,237 @@
+internal import CXen
+public import Descriptors
+public import SharedRing
+public import Telemetry
+public import Uring
+internal import XenWire
+
+/// One queue of a virtual disk: a ring, its grants, its event channel and its I/O, served by steps that never block.
+///
+/// Owned by one thread. All state is in one noncopyable struct, so that a step costs one exclusivity check in all.
+public final class Queue {
+    private var core: QueueCore
+    /// The counters, readable from any thread.
+    public let cells: Cells
+
+    /// Maps the ring and makes the queue's tables. Nothing is taken from the ring yet.
+    ///
+    /// - Throws: a fault that names what could not be had: a grant reference, memory.
+    public init(
+        _ configuration: QueueConfiguration, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
+        clock: any Clock, shared: DeviceShared
+    ) throws(Fault) {
+        cells = Cells(count: CellLayout.count)
+        core = try QueueCore(
+            configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared,
+            counters: cells.writer)
+    }
+
+    /// Does one turn: ends what has completed, publishes, takes a chunk of requests, submits. True if it did anything.
+    public func turn() -> Bool { core.turn() }
+
+    /// Asks the frontend for an event and looks once more; true if the caller may sleep.
+    public func arm() -> Bool { core.arm() }
+
+    /// Takes no more requests from now on.
+    public func beginStop() { core.stopping = true }
+
+    /// Nothing is under way: the volume and the guest's pages are not touched any more.
+    public var isDrained: Bool { core.isDrained }
+
+    /// How the queue is doing.
+    public var condition: QueueCondition { core.condition }
+
+    /// Tries writes again that were held because the volume was full.
+    public func retryHeldWrites() { core.retryHeldWrites() }
+
+    /// Counts a sleep.
+    func noteSleep() { core.count(.sleeps) }
+
+    /// Counts an event from the frontend.
+    func noteEvent() { core.count(.notificationsReceived) }
+
+    /// Gives buffer memory back to the system if nothing is in flight.
+    public func trim() { core.trim() }
+}
+
+/// The state of a queue.
+struct QueueCore: ~Copyable {
+    // The platform, called once per chunk.
+    let grants: any GrantTable
+    let channel: any EventChannel
+    let engine: any Engine
+    let clock: any Clock
+    let shared: DeviceShared
+    /// Keeps the ring's pages mapped.
+    let mapping: GrantMapping
+
+    // What was negotiated.
+    let domain: DomainID
+    let abi: BlockABI
+    let limits: RequestLimits
+    let discardRules: DiscardRules
+    /// `volumeBlock` - 1.
+    let blockMask: UInt64
+    let pausesWhenFull: Bool
+
+    // Requests in flight, by one index: the copy, the slot.
+    var ring: BackRing
+    var inFlight: InFlightTable
+    let slots: FixedTable<Slot>
+    /// Entries answered and not yet published.
+    var answered: IndexStack
+    /// Requests that wait for a part or for buffer memory.
+    var stalled: IndexQueue
+
+    // Parts of requests, by their own index, which is also the engine's tag.
+    let parts: FixedTable<Part>
+    var freeParts: IndexStack
+    /// Writes that wait for room on the volume.
+    var held: IndexQueue
+    /// Parts and tables whose data has arrived from the guest.
+    var arrived: IndexQueue
+
+    var pool: BufferPool
+    let slabIsRegistered: FixedTable<Bool>
+    /// Pages in segment tables, which may use half the pool, so that there is always room for data.
+    var tablePages = 0
+
+    var inbound = CopyBatch()
+    var outbound = CopyBatch()
+    let operations: FixedTable<IOOperation>
+    var operationCount = 0
+    let completions: FixedTable<IOCompletion>
+
+    /// Operations that were handed to the engine or to the discard lane and have not come back.
+    var underWay = 0
+    /// 512-byte sectors of the device, as of this turn.
+    var capacity: UInt64 = 0
+    /// Time of this turn, nanoseconds.
+    var now: UInt64 = 0
+    var chunk: ChunkPolicy
+    var seenProducer: UInt32
+    var stopping = false
+    var condition = QueueCondition.running
+    let counters: CellWriter
+
+    init(
+        _ configuration: QueueConfiguration, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
+        clock: any Clock, shared: DeviceShared, counters: CellWriter
+    ) throws(Fault) {
+        let pages = configuration.ringReferences.count
+        let entries = configuration.abi.entries(pages: pages)
+        guard entries > 0, entries <= 1024 else { throw Fault("a ring of \(pages) pages", errno: 22) }
+        // The two that can fail come first: a noncopyable value cannot be given up half made.
+        let ringPages = try grants.map(configuration.ringReferences, of: configuration.domain, writable: true)
+        let buffers = try BufferPool(ceiling: configuration.bufferCeiling)
+        self.grants = grants
+        self.channel = channel
+        self.engine = engine
+        self.clock = clock
+        self.shared = shared
+        self.counters = counters
+        domain = configuration.domain
+        abi = configuration.abi
+        limits = configuration.limits
+        discardRules = configuration.discard
+        blockMask = UInt64(max(configuration.volumeBlock, 512)) - 1
+        pausesWhenFull = configuration.pausesWhenFull
+        mapping = ringPages
+        // The mapping has `pages` pages and lives as long as this value.
+        ring = unsafe BackRing(
+            base: mapping.base, entries: entries, entrySize: configuration.abi.entrySize,
+            startingAt: configuration.firstIndex)
+        inFlight = InFlightTable(
+            entries: UInt16(entries), abi: configuration.abi.rawValue, startingAt: configuration.firstIndex)
+        slots = FixedTable(repeating: Slot(), count: Int(entries))
+        answered = IndexStack(capacity: Int(entries))
+        stalled = IndexQueue(capacity: Int(entries))
+        let partCount = Int(entries) + 256
+        parts = FixedTable(repeating: Part(), count: partCount)
+        freeParts = IndexStack(filledWith: UInt16(partCount))
+        held = IndexQueue(capacity: partCount)
+        arrived = IndexQueue(capacity: partCount + Int(entries))
+        pool = buffers
+        slabIsRegistered = FixedTable(
+            repeating: false, count: pool.ceiling / BufferPool.pageSize / BufferPool.slabPages + 1)
+        let none = unsafe IOOperation(.read, buffer: nil, slab: IOOperation.unregistered, offset: 0, length: 0, tag: 0)
+        operations = FixedTable(repeating: none, count: partCount)
+        completions = FixedTable(repeating: IOCompletion(tag: 0, result: 0), count: 64)
+        chunk = ChunkPolicy(ringSize: entries)
+        seenProducer = configuration.firstIndex
+    }
+
+    /// One turn; see `Queue.turn`.
+    mutating func turn() -> Bool {
+        now = clock.now()
+        capacity = shared.capacity
+        if ring.requestProducer() != seenProducer, inFlight.inUse > 0 { chunk.sawGuestRun() }
+        var worked = reap()
+        worked = resumeStalled() || worked
+        publish()
+        worked = takeChunk() || worked
+        settleArrivals()
+        submit()
+        publish()
+        seenProducer = ring.requestProducer()
+        if worked { count(.turns) }
+        return worked
+    }
+
+    /// See `Queue.arm`.
+    mutating func arm() -> Bool {
+        chunk.burstEnded()
+        return !mayTake || ring.arm()
+    }
+
+    /// Nothing is with the engine, nothing waits to go there.
+    var isDrained: Bool { underWay == 0 && operationCount == 0 && stalled.isEmpty }
+
+    /// Whether new requests may be taken: the ring is the queue for everything that has to wait.
+    var mayTake: Bool { !stopping && stalled.isEmpty && condition == .running }
+
+    /// Hands the prepared operations to the engine; what it has no room for stays for the next turn.
+    mutating func submit() {
+        guard operationCount > 0 else { return }
+        // `operations` holds `operationCount` valid operations, whose buffers belong to parts in use.
+        let accepted = unsafe engine.submit(operations.pointer, count: operationCount)
+        count(.submissions)
+        underWay &+= accepted
+        operationCount &-= accepted
+        for index in 0..<operationCount { operations[index] = operations[index + accepted] }
+    }
+
+    /// Makes the answers visible (P3-P6); a ring that was stopped stays as it is.
+    mutating func publish() {
+        guard answered.count > 0 else { return }
+        if case .violated = condition { return }
+        let notify = ring.publish()
+        inFlight.commit(ring.produced)
+        while let index = answered.pop() { inFlight.release(index) }
+        if notify {
+            channel.notify()
+            count(.notificationsSent)
+        }
+    }
+
+    /// Gives buffer memory back; see `Queue.trim`.
+    mutating func trim() {
+        guard pool.pagesInUse == 0 else { return }
+        for slab in 0..<pool.slabs where slabIsRegistered[slab] {
+            engine.unregister(slab: UInt16(slab))
+            slabIsRegistered[slab] = false
+        }
+        pool.shrink()
+        counters.set(CellLayout.events + QueueEvent.bufferBytes.rawValue, 0)
+    }
+
+    func count(_ event: QueueEvent, _ amount: UInt64 = 1) {
+        counters.add(CellLayout.events &+ event.rawValue, amount)
+    }
+
+    /// Changes the condition and tells the control thread.
+    mutating func become(_ new: QueueCondition) {
+        condition = new
+        shared.callForAttention()
+    }
+}

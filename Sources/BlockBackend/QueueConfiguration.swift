@@ -1,0 +1,90 @@
+public import Descriptors
+public import XenWire
+
+/// What a discard may touch, all in 512-byte sectors.
+public struct DiscardRules: Sendable, Equatable {
+    /// `discard-granularity`; at least 1.
+    public var granularity: UInt64
+    /// `discard-alignment`: the offset of the first whole unit.
+    public var alignment: UInt64
+
+    /// Both; a granularity of 0 counts as 1.
+    public init(granularity: UInt64, alignment: UInt64) {
+        self.granularity = max(granularity, 1)
+        self.alignment = alignment % max(granularity, 1)
+    }
+
+    /// The part of a range that is whole units, or nil if there is none: a discard shrinks inward, never outward.
+    ///
+    /// - Parameter count: sectors from `sector`; their end is known to lie on the device.
+    public func inward(sector: UInt64, count: UInt64) -> Range<UInt64>? {
+        let (end, overflow) = sector.addingReportingOverflow(count)
+        guard !overflow, end >= alignment else { return nil }
+        let last = (end - alignment) / granularity * granularity + alignment
+        let skipped = sector > alignment ? sector - alignment : 0
+        let units = skipped / granularity + (skipped % granularity > 0 ? 1 : 0)
+        let (offset, tooFar) = units.multipliedReportingOverflow(by: granularity)
+        let (first, beyond) = offset.addingReportingOverflow(alignment)
+        guard !tooFar, !beyond, first < last else { return nil }
+        return first..<last
+    }
+}
+
+/// Everything that one queue is told when a frontend connects.
+public struct QueueConfiguration: Sendable {
+    /// For thread names and messages: `vbd-1-51712.0`.
+    public var name: String
+    /// The frontend's domain, from the backend's own path.
+    public var domain: DomainID
+    /// The request layout.
+    public var abi: BlockABI
+    /// The ring's pages in order: 1, 2, 4, 8 or 16.
+    public var ringReferences: [GrantReference]
+    /// The frontend's port.
+    public var eventPort: EventPort
+    /// What the device offers.
+    public var limits: RequestLimits
+    /// Bytes of buffer memory at most.
+    public var bufferCeiling: Int
+    /// Bytes that operations on the volume must be aligned to: the volume's logical block size with O_DIRECT, else 512.
+    /// Writes that are not are done as read-modify-write.
+    public var volumeBlock: UInt32
+    /// What a discard may touch.
+    public var discard: DiscardRules
+    /// A full volume pauses the device instead of failing the write.
+    public var pausesWhenFull: Bool
+    /// Where the ring's private indices start.
+    public var firstIndex: UInt32
+
+    /// All of it.
+    public init(
+        name: String, domain: DomainID, abi: BlockABI, ringReferences: [GrantReference], eventPort: EventPort,
+        limits: RequestLimits, bufferCeiling: Int = 8 << 20, volumeBlock: UInt32 = 512,
+        discard: DiscardRules = DiscardRules(granularity: 1, alignment: 0), pausesWhenFull: Bool = true,
+        firstIndex: UInt32 = 0
+    ) {
+        self.name = name
+        self.domain = domain
+        self.abi = abi
+        self.ringReferences = ringReferences
+        self.eventPort = eventPort
+        self.limits = limits
+        self.bufferCeiling = bufferCeiling
+        self.volumeBlock = volumeBlock
+        self.discard = discard
+        self.pausesWhenFull = pausesWhenFull
+        self.firstIndex = firstIndex
+    }
+}
+
+/// How a queue is doing.
+public enum QueueCondition: Sendable, Equatable {
+    /// Serving requests, or ready to.
+    case running
+    /// The ring was stopped for good because the guest broke a rule.
+    case violated(Violation)
+    /// The host failed in a way that must not be answered with an error (a flush): the device stops.
+    case failed(Fault)
+    /// The volume is full; writes are held and tried again.
+    case paused(Fault)
+}

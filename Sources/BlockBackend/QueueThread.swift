@@ -1,0 +1,151 @@
+internal import CLinux
+internal import CXen
+public import Descriptors
+internal import Glibc
+public import SharedRing
+internal import Synchronization
+public import Telemetry
+public import Uring
+
+/// A queue and the thread that serves it: the part that waits.
+public final class QueueThread: Sendable {
+    /// The counters, readable from any thread.
+    public let cells: Cells
+    private let control: OwnedDescriptor
+    private let state: SharedState
+    private let thread: JoinableThread
+
+    /// What the thread and its owner share.
+    private final class SharedState: Sendable {
+        let stopping = Atomic<Bool>(false)
+        let condition = Mutex(QueueCondition.running)
+    }
+
+    /// Maps the ring, binds the event channel and starts the thread; returns when it serves, or throws what failed.
+    ///
+    /// - Parameter makeEngine: called on the new thread, because an io_uring may belong to one thread.
+    public init(
+        _ configuration: QueueConfiguration, platform: any RingPlatform, shared: DeviceShared, clock: any Clock,
+        makeEngine: @escaping @Sendable () throws(Fault) -> any Engine
+    ) throws(Fault) {
+        let control = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
+        let state = SharedState()
+        let started = try Handover<Result<Cells, Fault>>()
+        let wakeup = control.number  // outlives the thread: `stop` joins before it is closed
+        thread = try JoinableThread(name: configuration.name) {
+            do throws(Fault) {
+                let loop = try QueueLoop(
+                    configuration, platform: platform, shared: shared, clock: clock, engine: makeEngine(),
+                    control: wakeup)
+                started.give(.success(loop.queue.cells))
+                loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
+                    state.condition.withLock { $0 = condition }
+                }
+            } catch {
+                started.give(.failure(error))
+            }
+        }
+        self.control = control
+        self.state = state
+        switch started.take() {
+        case .success(let cells): self.cells = cells
+        case .failure(let fault):
+            thread.join()
+            throw fault
+        }
+    }
+
+    /// How the queue is doing.
+    public var condition: QueueCondition { state.condition.withLock { $0 } }
+
+    /// The counters now.
+    public var counters: QueueCounters { QueueCounters(cells) }
+
+    /// Takes no more requests, lets what is in flight end and be answered, unmaps and unbinds. Once only; blocks until
+    /// the volume has answered.
+    public func stop() {
+        state.stopping.store(true, ordering: .releasing)
+        linux_eventfd_signal(control.number)
+        thread.join()
+    }
+}
+
+/// What a queue's thread runs.
+private final class QueueLoop {
+    let queue: Queue
+    private let channel: any EventChannel
+    private let engine: any Engine
+    private let clock: any Clock
+    private let control: Int32
+    private var spin = SpinPolicy()
+    private var lastCondition = QueueCondition.running
+
+    /// How long a queue sleeps before it gives its memory back, and how often held writes are tried again.
+    private static let idle: UInt64 = 1_000_000_000
+
+    init(
+        _ configuration: QueueConfiguration, platform: any RingPlatform, shared: DeviceShared, clock: any Clock,
+        engine: any Engine, control: Int32
+    ) throws(Fault) {
+        let grants = try platform.openGrantTable()
+        channel = try platform.bindEventChannel(to: configuration.eventPort, of: configuration.domain)
+        queue = try Queue(
+            configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared)
+        engine.watch(event: channel.descriptor, control: control)
+        self.engine = engine
+        self.clock = clock
+        self.control = control
+    }
+
+    func run(stopping: () -> Bool, report: (QueueCondition) -> Void) {
+        var wasIdle = false
+        while true {
+            if stopping() { queue.beginStop() }
+            let worked = queue.turn()
+            reportChange(report)
+            if stopping(), queue.isDrained { return }
+            if worked || spinFindsWork() {
+                wasIdle = false
+            } else if queue.arm() {
+                wasIdle = sleep(wasIdle: wasIdle)
+            }
+        }
+    }
+
+    private func reportChange(_ report: (QueueCondition) -> Void) {
+        let condition = queue.condition
+        guard condition != lastCondition else { return }
+        lastCondition = condition
+        report(condition)
+    }
+
+    private func spinFindsWork() -> Bool {
+        let budget = spin.nextBudget()
+        guard budget > 0 else { return false }
+        let start = clock.now()
+        repeat {
+            if queue.turn() {
+                spin.spun(foundWork: true)
+                return true
+            }
+            xen_spin_hint()
+        } while clock.now() &- start < budget
+        spin.spun(foundWork: false)
+        return false
+    }
+
+    /// Sleeps until there is something to do; true after a whole idle period without anything.
+    private func sleep(wasIdle: Bool) -> Bool {
+        let isPaused = if case .paused = queue.condition { true } else { false }
+        let reasons = engine.wait(nanoseconds: wasIdle && !isPaused ? nil : Self.idle)
+        queue.noteSleep()
+        if reasons.contains(.event), channel.drain() { queue.noteEvent() }
+        if reasons.contains(.control) { _ = linux_eventfd_take(control) }
+        // The port is unmasked before the ring is looked at again: an event that came meanwhile is delivered anew.
+        channel.unmask()
+        guard reasons.isEmpty else { return false }
+        queue.retryHeldWrites()
+        queue.trim()
+        return true
+    }
+}
