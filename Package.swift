@@ -72,6 +72,10 @@ let package = Package(
             ], swiftSettings: strict),
 
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
+        tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
+        tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "XenWire"]),
+        // Xen's own headers, for comparison; empty where libxen-dev is not installed.
+        .target(name: "CXenReference", dependencies: ["CXen"], path: "Tests/CXenReference"),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -35,11 +35,13 @@ public import CXen
     /// Slots in the ring.
     @inlinable public var size: UInt32 { @_noLocks get { mask &+ 1 } }
 
-    /// Requests waiting, or nil if the guest claims more than the ring can hold (RING_REQUEST_PROD_OVERFLOW), after
-    /// which nothing on the ring can be trusted.
+    /// Requests waiting, or nil if the guest claims more than the ring can hold (RING_REQUEST_PROD_OVERFLOW) or takes
+    /// back what was taken already, which the macro lets pass; after either nothing on the ring can be trusted.
     @inlinable @_noLocks public func waiting() -> UInt32? {
         let claimed = unsafe xen_load_acquire(base + Int(XEN_RING_REQ_PROD))
-        return claimed &- producer > size ? nil : claimed &- consumer
+        let count = claimed &- consumer
+        // An index that moved back is a huge count; slots of open requests are not free for new ones.
+        return count > size &- (consumer &- producer) ? nil : count
     }
 
     /// `req_prod` as it is now, for watching whether the guest makes progress; not checked.
