@@ -71,6 +71,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
 
+        tests(of: "Xenbus", ["Xenbus", "Xenstore"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "XenWire"]),

@@ -1,0 +1,277 @@
+public import Xenstore
+
+/// The nodes of a frontend's directory that a device class asked for, by their path below it; missing ones are absent.
+public typealias FrontendKeys = [String: XenstoreValue]
+
+/// What xenstore says about one device at one moment: everything that its life depends on.
+public struct Observation: Equatable, Sendable {
+    /// Our own `state`; `nil` when the node, and with it the device, has vanished.
+    public var backend: XenbusState?
+    /// `online`: false when the toolstack wants the device gone once it is closed.
+    public var isOnline: Bool
+    /// `hotplug-status`.
+    public var hotplug: HotplugStatus
+    /// A `script` node exists, so somebody is going to run it.
+    public var hasScript: Bool
+    /// The frontend's `state`; `nil` when the node has vanished.
+    public var frontend: XenbusState?
+    /// The keys by which the frontend describes its rings, all read in one transaction.
+    public var frontendKeys: FrontendKeys
+
+    /// Everything observed.
+    public init(
+        backend: XenbusState?, isOnline: Bool, hotplug: HotplugStatus, hasScript: Bool, frontend: XenbusState?,
+        frontendKeys: FrontendKeys
+    ) {
+        self.backend = backend
+        self.isOnline = isOnline
+        self.hotplug = hotplug
+        self.hasScript = hasScript
+        self.frontend = frontend
+        self.frontendKeys = frontendKeys
+    }
+
+    /// The volume or interface behind the device exists: its script is done, or there is none to wait for.
+    var isPluggedIn: Bool { hotplug == .connected || (hotplug == .absent && !hasScript) }
+}
+
+/// How far a failure reaches.
+public enum FailureScope: Sendable {
+    /// This connection: a frontend that closes and comes back is served again.
+    case connection
+    /// The device for good: after a failed flush nobody knows what is on the disk.
+    case device
+}
+
+/// What can happen to a device.
+public enum DeviceEvent: Sendable {
+    /// A watch fired; this is what xenstore says now. Events are levels, not edges: equal observations are harmless.
+    case observed(Observation)
+    /// The device cannot go on: a bad key, a ring out of bounds, a volume that does not open.
+    case failed(String, FailureScope)
+}
+
+/// What is to be done, in order; when one of them fails the rest is dropped and the failure is the next event.
+public enum Effect: Equatable, Sendable {
+    /// Write the keys that a frontend reads before it sets up its rings.
+    case publishTransportKeys
+    /// Negotiate, open the volume, map the rings, start the queues.
+    case connect(frontendKeys: FrontendKeys)
+    /// Write the keys that describe what is behind the device.
+    case publishDeviceKeys
+    /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
+    case disconnect
+    /// Close what is behind the device.
+    case closeVolume
+    /// Write our `state`, in a transaction that finds the node still there.
+    case switchState(XenbusState)
+    /// Write the `error` node and log.
+    case publishError(String)
+    /// Drop the device and its watches; write nothing.
+    case forget
+}
+
+/// What the daemon itself knows about a device, beyond xenstore.
+public struct DeviceState: Equatable, Sendable {
+    /// The keys with which the queues that run now were connected.
+    public var connectedKeys: FrontendKeys?
+    /// The transport keys were written by this process for the device as it is now.
+    public var hasPublished = false
+    /// The connection failed; it is not resumed before both ends were closed.
+    public var hasFailed = false
+    /// The device failed for good.
+    public var isCondemned = false
+    /// The device is gone; nothing happens any more.
+    public var isForgotten = false
+    /// What was observed last.
+    public var observation: Observation?
+
+    /// A device that was just noticed.
+    public init() {}
+
+    /// Queues are running.
+    public var isConnected: Bool { connectedKeys != nil }
+}
+
+/// The life of a split device as a pure function.
+public enum Lifecycle {
+    /// One step. Feeding the result of the effects back in as an observation ends in a step without effects.
+    public static func step(_ state: DeviceState, _ event: DeviceEvent) -> (DeviceState, [Effect]) {
+        guard !state.isForgotten else { return (state, []) }
+        var step = Step(state: state)
+        switch event {
+        case .observed(let observation): step.observe(observation)
+        case .failed(let reason, let scope): step.fail(reason, scope)
+        }
+        return (step.state, step.effects)
+    }
+}
+
+/// One step in the making: rules append effects and keep `state` in line with them.
+private struct Step {
+    var state: DeviceState
+    var effects: [Effect] = []
+
+    mutating func observe(_ now: Observation) {
+        state.observation = now
+        switch now.backend {
+        case nil: vanish()
+        // Somebody took our 5 back; there are no queues behind it.
+        case .connected where state.hasFailed, .initWait where state.hasFailed: move(to: .closing)
+        case .connected: whileConnected(now)
+        case .initWait: whileWaiting(now)
+        case .closing: whileClosing(now)
+        case .closed: whileClosed(now)
+        // 1 is what a toolstack writes; the others no backend of this kind ever has, so the device is new as well.
+        case .initialising, .unknown, .initialised, .reconfiguring, .reconfigured: begin(now)
+        }
+    }
+
+    // The rules, one function per own state.
+
+    /// Surprise removal: the directory is gone. Nothing is written, that would resurrect it.
+    private mutating func vanish() {
+        stop()
+        effects += [.closeVolume, .forget]
+        state.isForgotten = true
+    }
+
+    /// A device that was created, perhaps in the place of one that we still serve.
+    private mutating func begin(_ now: Observation) {
+        if stop() || state.hasPublished { release() }
+        guard !state.isCondemned else { return move(to: .closed) }
+        // Created in one transaction with its frontend; without one it is half made or half removed.
+        guard now.frontend.isPresent else { return }
+        publish()
+    }
+
+    private mutating func whileWaiting(_ now: Observation) {
+        stop()
+        switch now.frontend {
+        case .closing: move(to: .closing)
+        case nil, .unknown, .closed: close()
+        case .initialised, .connected:
+            publishAgain()
+            if now.isPluggedIn { connect(now, then: [.switchState(.connected)]) }
+        case .initialising, .initWait, .reconfiguring, .reconfigured: publishAgain()
+        }
+    }
+
+    private mutating func whileConnected(_ now: Observation) {
+        switch now.frontend {
+        case .closing:
+            stop()
+            move(to: .closing)
+        // A kernel started by kexec resets its frontends without closing them first.
+        case nil, .unknown, .initialising, .initWait, .closed: close()
+        case .initialised, .connected: reconnectIfNeeded(now)
+        case .reconfiguring, .reconfigured: break
+        }
+    }
+
+    /// Both who wants to unplug and who failed writes 5. A frontend that is still connected is served until it closes:
+    /// it may have data to write.
+    private mutating func whileClosing(_ now: Observation) {
+        switch now.frontend {
+        case nil, .unknown, .initialising, .initWait, .closed: close()
+        case .closing: stop()
+        case .initialised, .connected, .reconfiguring, .reconfigured: lingerOrClose(now)
+        }
+    }
+
+    private mutating func whileClosed(_ now: Observation) {
+        if stop() { effects.append(.closeVolume) }
+        state.hasFailed = false
+        guard now.isOnline, !state.isCondemned else { return }
+        switch now.frontend {
+        // Frontends that do not wait for our 2 are at 3 when we look again.
+        case .initialising, .initWait, .initialised: publish()
+        default: break
+        }
+    }
+
+    mutating func fail(_ reason: String, _ scope: FailureScope) {
+        if scope == .device { state.isCondemned = true }
+        state.hasFailed = true
+        stop()
+        effects.append(.publishError(reason))
+        switch state.observation?.backend {
+        case nil, .closing, .closed: break
+        default: move(to: .closing)
+        }
+    }
+
+    // What the rules are made of.
+
+    /// Ends the queues; false if there were none.
+    @discardableResult
+    private mutating func stop() -> Bool {
+        guard state.isConnected else { return false }
+        effects.append(.disconnect)
+        state.connectedKeys = nil
+        return true
+    }
+
+    private mutating func release() {
+        effects.append(.closeVolume)
+        state.hasPublished = false
+        state.hasFailed = false
+    }
+
+    /// The volume is closed before 6 is written: after it the toolstack may start another domain on it.
+    private mutating func close() {
+        stop()
+        release()
+        move(to: .closed)
+    }
+
+    private mutating func publish() {
+        effects.append(.publishTransportKeys)
+        state.hasPublished = true
+        move(to: .initWait)
+    }
+
+    /// An earlier process may have written state 2 with other features than ours.
+    private mutating func publishAgain() {
+        guard !state.hasPublished else { return }
+        effects.append(.publishTransportKeys)
+        state.hasPublished = true
+    }
+
+    private mutating func connect(_ now: Observation, then next: [Effect]) {
+        effects.append(.connect(frontendKeys: now.frontendKeys))
+        effects.append(.publishDeviceKeys)
+        effects += next
+        state.connectedKeys = now.frontendKeys
+    }
+
+    /// Connected without queues: an earlier process left the device so, and the guest still waits on its rings. With
+    /// other keys than ours: the guest was resumed and has made itself new rings.
+    private mutating func reconnectIfNeeded(_ now: Observation) {
+        guard now.isPluggedIn, state.connectedKeys != now.frontendKeys else { return }
+        stop()
+        connect(now, then: [])
+    }
+
+    /// Own state 5 under a frontend that has not begun to close.
+    private mutating func lingerOrClose(_ now: Observation) {
+        guard !now.isOnline, !state.isConnected else { return }
+        switch now.frontend {
+        // Unplugged while no process served it: the guest still has to be served before it can close.
+        case .connected where !state.hasFailed:
+            if now.isPluggedIn { connect(now, then: []) }
+        case .connected: break
+        // It never was connected, so there is nothing for it to close.
+        default: close()
+        }
+    }
+
+    private mutating func move(to target: XenbusState) {
+        guard state.observation?.backend != target else { return }
+        effects.append(.switchState(target))
+    }
+}
+
+extension XenbusState? {
+    fileprivate var isPresent: Bool { self != nil && self != .unknown }
+}

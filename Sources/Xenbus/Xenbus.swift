@@ -1,1 +1,0 @@
-// Xenbus: see README.md for what lives here.
