@@ -72,6 +72,7 @@ let package = Package(
             ], swiftSettings: strict),
 
         tests(of: "Xenbus", ["Xenbus", "Xenstore"]),
+        tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "XenWire"]),

@@ -1,3 +1,5 @@
+public import Descriptors
+
 /// What an operation does to its file. The engine knows no more than this of what it is for.
 public enum OperationKind: UInt8, Sendable, BitwiseCopyable {
     /// Read `length` bytes at `offset` into `buffer`.
@@ -27,7 +29,7 @@ public enum OperationKind: UInt8, Sendable, BitwiseCopyable {
     @inlinable public static var unregistered: UInt16 { .max }
 
     /// All fields.
-    @inlinable
+    @inlinable @_noLocks
     public init(
         _ kind: OperationKind, buffer: UnsafeMutableRawPointer?, slab: UInt16, offset: UInt64, length: UInt32,
         tag: UInt32
@@ -49,7 +51,7 @@ public struct IOCompletion: Sendable, BitwiseCopyable {
     public var result: Int32
 
     /// Both fields.
-    @inlinable public init(tag: UInt32, result: Int32) {
+    @inlinable @_noLocks public init(tag: UInt32, result: Int32) {
         self.tag = tag
         self.result = result
     }
@@ -58,7 +60,7 @@ public struct IOCompletion: Sendable, BitwiseCopyable {
 /// Why `Engine.wait` came back; several can hold at once, none after a time-out.
 public struct WakeReasons: OptionSet, Sendable {
     public let rawValue: UInt8
-    @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
+    @inlinable @_noLocks public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// Completions can be reaped.
     public static let completions = WakeReasons(rawValue: 1)
     /// The first watched descriptor is readable (a queue's event channel).
@@ -88,8 +90,9 @@ public protocol Engine: AnyObject {
     /// Forgets a registered slab; no operation on it is in flight.
     func unregister(slab: UInt16)
 
-    /// Sets the two descriptors that `wait` also waits for, for the engine's life.
-    func watch(event: Int32, control: Int32)
+    /// Sets the two descriptors that `wait` also waits for (-1: none) and opens the engine for operations; once, before
+    /// the first `submit`.
+    func watch(event: Int32, control: Int32) throws(Fault)
 
     /// Sleeps until something is to be done or the time is over (`nil`: no limit). The reasons may be spurious.
     func wait(nanoseconds: UInt64?) -> WakeReasons

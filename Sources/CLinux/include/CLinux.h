@@ -26,12 +26,17 @@
 #define LINUX_NO_LOCKS __attribute__((swift_attr("@_noLocks")))
 #define LINUX_INLINE static inline __attribute__((always_inline)) LINUX_NO_LOCKS
 
+#include "rings.h"
+
 /// Nanoseconds of CLOCK_MONOTONIC.
 LINUX_INLINE uint64_t linux_monotonic_nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+/// O_DIRECT, which fcntl.h shows to GNU sources only.
+static const int linux_o_direct = __O_DIRECT;
 
 /// open(2) with O_CLOEXEC; a descriptor or -errno.
 static inline int linux_open(const char *path, int flags, unsigned mode) {

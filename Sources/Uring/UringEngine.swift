@@ -1,0 +1,44 @@
+public import Descriptors
+
+/// io_uring on one registered file: no system call per operation, none at all for completions that are there.
+///
+/// A ring belongs to the thread that made it (IORING_SETUP_SINGLE_ISSUER): make the engine on the queue's thread. Let all
+/// operations end before the last reference goes; the kernel would still write into their buffers.
+public final class UringEngine: Engine {
+    // All state is in one struct, so that exclusivity is checked once per call and not per operation.
+    private var core: UringCore
+    private let file: Int32
+    public let capacity: Int
+
+    /// An engine for up to `capacity` operations in flight on the open `file`, with registered buffers for slab
+    /// numbers below `slabs` where the kernel has them. Opened for operations by `watch`.
+    public init(file: Int32, capacity: Int, slabs: UInt16 = 256) throws(Fault) {
+        core = try UringCore(capacity: capacity, slabs: UInt32(slabs))
+        self.file = file
+        self.capacity = capacity
+    }
+
+    public func watch(event: Int32, control: Int32) throws(Fault) {
+        try core.enable(file: file, watching: WatchedDescriptors(event: event, control: control))
+    }
+
+    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {
+        unsafe core.submit(operations, count: count)
+    }
+
+    public func reap(_ completions: UnsafeMutablePointer<IOCompletion>, capacity: Int) -> Int {
+        unsafe core.reap(completions, capacity: capacity)
+    }
+
+    public func register(slab: UInt16, _ memory: UnsafeMutableRawBufferPointer) -> Bool {
+        unsafe core.register(slab: slab, memory)
+    }
+
+    public func unregister(slab: UInt16) {
+        core.unregister(slab: slab)
+    }
+
+    public func wait(nanoseconds: UInt64?) -> WakeReasons {
+        core.wait(nanoseconds: nanoseconds)
+    }
+}
