@@ -91,7 +91,7 @@ private final class QueueLoop {
         channel = try platform.bindEventChannel(to: configuration.eventPort, of: configuration.domain)
         queue = try Queue(
             configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared)
-        engine.watch(event: channel.descriptor, control: control)
+        try engine.watch(event: channel.descriptor, control: control)
         self.engine = engine
         self.clock = clock
         self.control = control

@@ -49,18 +49,6 @@ int linux_aio_setup(unsigned capacity, void **context)
 
 void linux_aio_destroy(void *context) { io_destroy((io_context_t)context); }
 
-int linux_eventfd(void)
-{
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return fd < 0 ? -errno : fd;
-}
-
-void linux_eventfd_drain(int fd)
-{
-    eventfd_t count;
-    eventfd_read(fd, &count);
-}
-
 int linux_poll_input(int first, int second, int third, uint64_t nanoseconds)
 {
     struct pollfd polled[3] = {{first, POLLIN, 0}, {second, POLLIN, 0}, {third, POLLIN, 0}};

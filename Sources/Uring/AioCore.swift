@@ -28,7 +28,7 @@ internal import Descriptors
     init(file: Int32, capacity: Int) throws(Fault) {
         // fs.aio-max-nr is 65,536 for the whole host by default.
         guard (1...32_768).contains(capacity) else { throw Fault("libaio of \(capacity) entries", errno: EINVAL) }
-        let eventfd = try OwnedDescriptor(linux_eventfd(), "eventfd")
+        let eventfd = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
         unsafe context = try AioCore.makeContext(UInt32(capacity))
         completed = eventfd
         unsafe blocks = .allocate(capacity: capacity)
@@ -159,7 +159,7 @@ internal import Descriptors
         let limit = unsent > 0 ? min(nanoseconds ?? .max, 1_000_000) : nanoseconds
         let reasons = watched.wait(alsoFor: completed.number, nanoseconds: limit)
         // Counts what was reaped long ago too: a stale wake-up costs a turn, a missing one a request.
-        if reasons.contains(.completions) { linux_eventfd_drain(completed.number) }
+        if reasons.contains(.completions) { _ = linux_eventfd_take(completed.number) }
         return reasons
     }
 }

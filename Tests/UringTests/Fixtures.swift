@@ -60,8 +60,8 @@ final class ScratchFile {
 
 /// An eventfd pair, as a queue has: event channel and control.
 struct Bells: ~Copyable {
-    let event = OwnedDescriptor(owning: linux_eventfd())
-    let control = OwnedDescriptor(owning: linux_eventfd())
+    let event = OwnedDescriptor(owning: linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)))
+    let control = OwnedDescriptor(owning: linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)))
 
     func ring(_ bell: borrowing OwnedDescriptor) { eventfd_write(bell.number, 1) }
 }

@@ -154,10 +154,6 @@ LINUX_INLINE bool linux_aio_take(void *context, uint32_t *tag, int32_t *result)
 int linux_aio_setup(unsigned capacity, void *_Nullable *_Nonnull context);
 void linux_aio_destroy(void *context);
 
-/// A non-blocking eventfd, or -errno; and what empties one.
-int linux_eventfd(void);
-void linux_eventfd_drain(int fd);
-
 /// The one digit that a file under /proc/sys starts with, or -1.
 int linux_read_digit(const char *path);
 
