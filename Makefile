@@ -4,16 +4,18 @@
 SWIFT ?= swift
 RELEASE_FLAGS := -c release --static-swift-stdlib
 SOURCES := Package.swift Sources Tests
+FUZZ_RUNS ?= 1000000
 
 prefix ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup setup-test build check release test install
+.PHONY: help setup setup-test build check release test fuzz install
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
 	@echo 'make test     everything that must hold: format, both builds, tests'
 	@echo 'make check    format and a debug build of everything, tests included'
+	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make install  the release binaries, under DESTDIR and prefix (default $(prefix))'
 
@@ -33,6 +35,11 @@ release: setup
 test: setup-test check
 	$(SWIFT) test
 	$(SWIFT) build $(RELEASE_FLAGS)
+
+# A crash leaves its input behind as crash-*.
+fuzz: setup
+	FUZZ=1 $(SWIFT) build -c release --scratch-path .build/fuzz --product fuzz-wire
+	SWIFT_BACKTRACE=enable=no .build/fuzz/release/fuzz-wire -runs=$(FUZZ_RUNS) -max_len=4224
 
 install: release
 	install -d '$(DESTDIR)$(prefix)/sbin'

@@ -12,13 +12,25 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+/// With FUZZ in the environment modules are built for libFuzzer, and there is one more executable (`make fuzz`).
+let isFuzzing = Context.environment["FUZZ"] != nil
+let instrumented: [SwiftSetting] = isFuzzing ? [.unsafeFlags(["-sanitize=fuzzer,address"])] : []
+
 func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+    .target(name: name, dependencies: dependencies, swiftSettings: strict + instrumented)
 }
 
 func tests(of name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: "\(name)Tests", dependencies: dependencies, swiftSettings: strict)
 }
+
+let fuzzing: [Target] = [
+    .target(name: "CFuzzDriver", path: "Tests/CFuzzDriver"),
+    .executableTarget(
+        name: "fuzz-wire", dependencies: ["CFuzzDriver", "CXen", "XenWire"], path: "Tests/FuzzWire",
+        swiftSettings: strict + instrumented,
+        linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]),
+]
 
 let package = Package(
     name: "xen-swift-backends",
@@ -75,9 +87,9 @@ let package = Package(
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
-        tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "XenWire"]),
+        tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenstore", "XenWire"]),
         // Xen's own headers, for comparison; empty where libxen-dev is not installed.
         .target(name: "CXenReference", dependencies: ["CXen"], path: "Tests/CXenReference"),
-    ],
+    ] + (isFuzzing ? fuzzing : []),
     swiftLanguageModes: [.v6]
 )
