@@ -9,7 +9,7 @@ FUZZ_RUNS ?= 1000000
 prefix ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup setup-test build check release test fuzz install
+.PHONY: help setup setup-test check release gates test fuzz install
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -17,6 +17,7 @@ help:
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
+	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make install  the release binaries, under DESTDIR and prefix (default $(prefix))'
 
 setup:
@@ -32,9 +33,12 @@ check:
 release: setup
 	$(SWIFT) build $(RELEASE_FLAGS)
 
+gates: setup-test release
+	scripts/gates/run
+
 test: setup-test check
 	$(SWIFT) test
-	$(SWIFT) build $(RELEASE_FLAGS)
+	$(MAKE) gates
 
 # A crash leaves its input behind as crash-*.
 fuzz: setup
