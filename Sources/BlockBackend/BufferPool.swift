@@ -18,14 +18,13 @@ internal import SharedRing
 
     private let base: UnsafeMutableRawPointer
     private let pages: Int
-    /// Free blocks by order, each list in its own part of one table.
+    /// Free blocks by order, each list in its own part of one table, from `bottoms` up to and without `tops`.
     private let lists: FixedTable<UInt16>
-    private let depths: FixedTable<Int>
+    private let tops: FixedTable<Int>
+    private let bottoms: FixedTable<Int>
     private var mayMerge = false
     /// Slabs brought in so far.
     private(set) var slabs = 0
-    /// Pages in blocks that are handed out.
-    private(set) var pagesInUse = 0
 
     /// Reserves address space for `ceiling` bytes, rounded down to whole blocks; no memory yet.
     init(ceiling: Int) throws(Fault) {
@@ -38,7 +37,13 @@ internal import SharedRing
         }
         unsafe base = memory
         lists = FixedTable(repeating: 0, count: pages * 2)
-        depths = FixedTable(repeating: 0, count: Self.maximumOrder + 1)
+        tops = FixedTable(repeating: 0, count: Self.maximumOrder + 1)
+        bottoms = FixedTable(repeating: 0, count: Self.maximumOrder + 1)
+        for order in 0...Self.maximumOrder {
+            // Order n has at most pages / 2^n blocks.
+            bottoms[order] = pages * 2 - (pages * 2) >> order
+            tops[order] = bottoms[order]
+        }
     }
 
     deinit { unsafe munmap(base, pages * Self.pageSize) }
@@ -49,33 +54,37 @@ internal import SharedRing
     var resident: Int { min(slabs * Self.slabPages, pages) * Self.pageSize }
 
     /// A block of 2^order pages by its first page, or nil when there is none without growing or merging.
-    @_noLocks mutating func allocate(order: Int) -> UInt16? {
+    mutating func allocate(order: Int) -> UInt16? {
         var larger = order
-        while depths[larger] == 0 {
+        while isEmpty(larger) {
             guard larger < Self.maximumOrder else { return nil }
             larger &+= 1
         }
         let page = pop(larger)
         split(page, from: larger, to: order)
-        pagesInUse &+= 1 &<< order
         return page
     }
 
+    /// A block of just that size that was used before, if there is one: the short way of `allocate`.
+    @inline(__always) mutating func reuse(order: Int) -> UInt16? {
+        guard !isEmpty(order) else { return nil }
+        return pop(order)
+    }
+
     /// Gives a block back.
-    @_noLocks mutating func release(_ page: UInt16, order: Int) {
-        pagesInUse &-= 1 &<< order
+    @inline(__always) mutating func release(_ page: UInt16, order: Int) {
         mayMerge = true
         push(page, order)
     }
 
     /// Where a block's memory begins; valid as long as the pool lives.
-    @_noLocks func address(_ page: UInt16) -> UnsafeMutableRawPointer {
-        precondition(Int(page) < pages)
-        return unsafe base + Int(page) &* Self.pageSize  // checked above
+    @inline(__always) func address(_ page: UInt16) -> UnsafeMutableRawPointer {
+        assert(Int(page) < pages)
+        return unsafe base + Int(page) &* Self.pageSize  // blocks come from `allocate` only
     }
 
     /// The slab that a block lies in.
-    @_noLocks static func slab(of page: UInt16) -> UInt16 { page / UInt16(slabPages) }
+    @inline(__always) static func slab(of page: UInt16) -> UInt16 { page / UInt16(slabPages) }
 
     /// Whether another slab may be brought in.
     var canGrow: Bool { slabs * Self.slabPages < pages }
@@ -96,8 +105,8 @@ internal import SharedRing
 
     /// Gives all memory back to the system; only while nothing is handed out.
     mutating func shrink() {
-        guard pagesInUse == 0, slabs > 0 else { return }
-        for order in 0...Self.maximumOrder { depths[order] = 0 }
+        guard slabs > 0 else { return }
+        for order in 0...Self.maximumOrder { tops[order] = bottoms[order] }
         // Only pages that this pool reserved; their content is no one's any more.
         unsafe madvise(base, resident, MADV_DONTNEED)
         slabs = 0
@@ -114,7 +123,7 @@ internal import SharedRing
     /// Sorts the free blocks of one order by marking them, then lifts every complete pair to the next order.
     private mutating func mergeBlocks(of order: Int) {
         let marks = FixedTable<Bool>(repeating: false, count: pages >> order)
-        while depths[order] > 0 { marks[Int(pop(order)) >> order] = true }
+        while !isEmpty(order) { marks[Int(pop(order)) >> order] = true }
         for block in 0..<marks.count where marks[block] {
             let buddy = block ^ 1
             if buddy < marks.count, marks[buddy] {
@@ -125,7 +134,7 @@ internal import SharedRing
         }
     }
 
-    @_noLocks private mutating func split(_ page: UInt16, from larger: Int, to order: Int) {
+    private mutating func split(_ page: UInt16, from larger: Int, to order: Int) {
         var order = order
         // Upper halves go to the lists, so that neighbours are handed out in rising order.
         while order < larger {
@@ -134,16 +143,21 @@ internal import SharedRing
         }
     }
 
-    /// Where the list of an order begins: order n has at most pages / 2^n entries.
-    @_noLocks private func start(_ order: Int) -> Int { pages &* 2 &- (pages &* 2) &>> order }
+    // Orders are 0...maximumOrder, and a list has room for all blocks of its order: the accesses need no check.
 
-    @_noLocks private func push(_ page: UInt16, _ order: Int) {
-        lists[start(order) &+ depths[order]] = page
-        depths[order] &+= 1
+    @inline(__always) private func isEmpty(_ order: Int) -> Bool {
+        unsafe tops.element(order).pointee == bottoms.element(order).pointee
     }
 
-    @_noLocks private func pop(_ order: Int) -> UInt16 {
-        depths[order] &-= 1
-        return lists[start(order) &+ depths[order]]
+    @inline(__always) private func push(_ page: UInt16, _ order: Int) {
+        let top = unsafe tops.element(order).pointee
+        unsafe lists.element(top).pointee = page
+        unsafe tops.element(order).pointee = top &+ 1
+    }
+
+    @inline(__always) private func pop(_ order: Int) -> UInt16 {
+        let top = unsafe tops.element(order).pointee &- 1
+        unsafe tops.element(order).pointee = top
+        return unsafe lists.element(top).pointee
     }
 }

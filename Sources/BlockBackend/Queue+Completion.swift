@@ -18,16 +18,36 @@ extension QueueCore {
         return reaped > 0
     }
 
-    private mutating func complete(_ completion: IOCompletion) {
+    @inline(__always) private mutating func complete(_ completion: IOCompletion) {
         let index = UInt16(truncatingIfNeeded: completion.tag)
-        guard completion.result >= 0 else { return operationFailed(index, -completion.result) }
-        let stage = parts[Int(index)].stage
-        if stage == .synchronize { return end(index, .okay) }
-        parts[Int(index)].done &+= UInt32(completion.result)
-        guard parts[Int(index)].done >= parts[Int(index)].length else {
-            return continueShort(index, by: completion.result)
+        if Int(index) < slots.count {
+            let slot = unsafe slots.element(Int(index))
+            // A plain request that was done whole, as nearly always.
+            let length = unsafe Int32(truncatingIfNeeded: slot.pointee.sectors &* 512)
+            if unsafe slot.pointee.isPlain, completion.result == length { return unsafe completePlain(index, slot) }
+            makeGeneral(index)
         }
-        switch stage {
+        completeOther(index, completion.result)
+    }
+
+    @inline(__always) private mutating func completePlain(_ index: UInt16, _ slot: UnsafeMutablePointer<Slot>) {
+        guard unsafe slot.pointee.operation == .read else { return unsafe endPlain(index, slot, .okay) }
+        let count = unsafe Int(slot.pointee.segmentCount)
+        if !outbound.hasRoom(for: count) { copyOutbound() }
+        // `takePlain` has judged the segments in the private copy.
+        let segments = unsafe (inFlight.request(index) + 24).assumingMemoryBound(to: blkif_segment_wire.self)
+        unsafe outbound.append(
+            segments, count: count, local: pool.address(slot.pointee.block), of: index, domain, .toGuest)
+    }
+
+    @inline(never) private mutating func completeOther(_ index: UInt16, _ result: Int32) {
+        guard result >= 0 else { return operationFailed(index, -result) }
+        if parts[Int(index)].stage == .synchronize { return end(index, .okay) }
+        parts[Int(index)].done &+= UInt32(result)
+        guard parts[Int(index)].done >= parts[Int(index)].length else {
+            return continueShort(index, by: result)
+        }
+        switch parts[Int(index)].stage {
         case .read: gatherOutbound(index)
         case .fill: mergeIntoFilled(index)
         case .write, .discard, .synchronize: end(index, .okay)
@@ -93,39 +113,48 @@ extension QueueCore {
 
     /// Copies read data to the guest and ends those parts.
     mutating func copyOutbound() {
-        guard outbound.itemCount > 0 else { return }
+        guard outbound.count > 0 else { return }
         // Both sides were checked: local blocks belong to parts in use.
-        let failures = unsafe grants.copy(outbound.segments.pointer, count: outbound.count, .toGuest)
+        _ = unsafe grants.copy(outbound.segments.pointer, count: outbound.count, .toGuest)
         count(.grantCopies)
         count(.grantSegments, UInt64(outbound.count))
-        for item in 0..<outbound.itemCount {
-            let index = UInt16(truncatingIfNeeded: outbound.item(item))
-            if failures > 0, !outbound.succeeded(item) {
-                count(.grantRefused)
-                end(index, .error)
-            } else {
-                end(index, .okay)
-            }
+        var start = 0
+        while start < outbound.count {
+            let (owner, succeeded, next) = outbound.owner(at: start)
+            if !succeeded { count(.grantRefused) }
+            end(owner, succeeded ? .okay : .error)
+            start = next
         }
         outbound.clear()
     }
 
     /// A part is over; with the last one the request's step is.
-    mutating func end(_ index: UInt16, _ status: BlockStatus) {
+    @inline(__always) mutating func end(_ index: UInt16, _ status: BlockStatus) {
+        if Int(index) < slots.count {
+            let slot = unsafe slots.element(Int(index))
+            if unsafe slot.pointee.isPlain { return unsafe endPlain(index, slot, status) }
+        }
+        endOther(index, status)
+    }
+
+    @inline(__always)
+    private mutating func endPlain(_ index: UInt16, _ slot: UnsafeMutablePointer<Slot>, _ status: BlockStatus) {
+        unsafe pool.release(slot.pointee.block, order: Int(slot.pointee.order))
+        unsafe respond(index, slot, status)
+    }
+
+    @inline(never) private mutating func endOther(_ index: UInt16, _ status: BlockStatus) {
         let part = parts[Int(index)]
         if part.block != Slot.noBlock { pool.release(part.block, order: Int(part.order)) }
-        freeParts.push(index)
+        giveBack(index)
         let slot = Int(part.slot)
         slots[slot].parts &-= 1
         if status != .okay {
             slots[slot].status = status
             slots[slot].nextSegment = slots[slot].segmentCount  // no further parts
         }
-        if slots[slot].parts == 0, slots[slot].nextSegment == slots[slot].segmentCount || slots[slot].step != .data,
-            !slots[slot].isStalled
-        {
-            stepEnded(part.slot)
-        }
+        let isIssued = slots[slot].nextSegment == slots[slot].segmentCount || slots[slot].step != .data
+        if slots[slot].parts == 0, isIssued, !slots[slot].isStalled { stepEnded(part.slot) }
     }
 
     /// Goes to the request's next step, or answers it.
@@ -149,26 +178,58 @@ extension QueueCore {
             pool.release(slot.table, order: Int(slot.tableOrder))
             tablePages &-= 1 << Int(slot.tableOrder)
         }
-        record(slot)
-        answer(index, identifier: slot.identifier, operation: slot.operation.rawValue, status: slot.status)
+        unsafe respond(index, slots.element(Int(index)), slot.status)
     }
 
-    @_noLocks private func record(_ slot: Slot) {
-        let operation = CountedOperation(slot.operation)
-        let latency = now &- slot.started
-        counters.add(CellLayout.bucket(operation, latency), 1)
-        counters.add(CellLayout.sum(operation), latency)
-        counters.add(CellLayout.sectors(operation), UInt64(slot.sectors))
-        if slot.status != .okay { counters.add(CellLayout.errors(operation), 1) }
+    @inline(__always)
+    private mutating func respond(_ index: UInt16, _ slot: UnsafeMutablePointer<Slot>, _ status: BlockStatus) {
+        unsafe record(slot, status)
+        unsafe answer(index, operation: slot.pointee.operation.rawValue, status: status)
     }
 
     /// Writes a response (P1, P2); `publish` shows it to the guest.
-    @_noLocks
-    mutating func answer(_ index: UInt16, identifier: UInt64, operation: UInt8, status: BlockStatus) {
+    @inline(__always) mutating func answer(_ index: UInt16, operation: UInt8, status: BlockStatus) {
         inFlight.markAnswered(index, response: ring.produced, status: status.rawValue)
         // The slot is inside the mapped ring, and at most as many answers as requests are written.
-        unsafe abi.putResponse(into: ring.responseSlot(), identifier: identifier, operation: operation, status: status)
-        answered.push(index)
+        unsafe abi.putResponse(
+            into: ring.responseSlot(), identifier: BlockRequest.identifier(inFlight.request(index)),
+            operation: operation, status: status)
+    }
+
+    // MARK: Counting
+
+    /// Requests of one kind that were taken and answered in the same turns have the same latency: they are counted
+    /// together.
+    struct Recent {
+        var started: UInt64 = 0
+        var operation = BlockOperation.read
+        var requests: UInt64 = 0
+        var sectors: UInt64 = 0
+    }
+
+    @inline(__always) private mutating func record(_ slot: UnsafeMutablePointer<Slot>, _ status: BlockStatus) {
+        if unsafe slot.pointee.started != recent.started || slot.pointee.operation != recent.operation {
+            recordRecent()
+            recent.started = unsafe slot.pointee.started
+            recent.operation = unsafe slot.pointee.operation
+        }
+        recent.requests &+= 1
+        recent.sectors &+= unsafe UInt64(slot.pointee.sectors)
+        if status != .okay {
+            unsafe counters.add(CellLayout.errors(CountedOperation(slot.pointee.operation)), 1)
+        }
+    }
+
+    /// Counts what was answered lately; `publish` does so before the guest can see the answers.
+    @inline(never) mutating func recordRecent() {
+        guard recent.requests > 0 else { return }
+        let operation = CountedOperation(recent.operation)
+        let latency = now &- recent.started
+        counters.add(CellLayout.bucket(operation, latency), recent.requests)
+        counters.add(CellLayout.sum(operation), latency &* recent.requests)
+        counters.add(CellLayout.sectors(operation), recent.sectors)
+        recent.requests = 0
+        recent.sectors = 0
     }
 
     // MARK: Violations

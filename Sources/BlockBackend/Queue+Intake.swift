@@ -16,23 +16,96 @@ extension QueueCore {
         let wanted = min(waiting, chunk.size)
         var taken: UInt32 = 0
         while taken < wanted, stalled.isEmpty, takeOne() { taken &+= 1 }
+        inFlight.noteConsumed()
         chunk.took(taken)
         return taken > 0
     }
 
     /// Takes the next request (F1-F3), judges it and starts it; what breaks a rule is answered.
-    mutating func takeOne() -> Bool {
+    @inline(__always) private mutating func takeOne() -> Bool {
         guard let index = inFlight.allocate() else { return false }
+        let request = unsafe inFlight.request(index)
         // The slot is inside the mapped ring, the entry has 112 bytes.
-        unsafe abi.takeRequest(from: ring.takeSlot(), into: inFlight.request(index))
+        unsafe abi.takeRequest(from: ring.takeSlot(), into: request)
         inFlight.markInFlight(index)
+        if unsafe !takePlain(index, request) { takeOther(index) }
+        return true
+    }
+
+    /// The short way of nearly all requests: a sound read or write with segments of its own, aligned, in one block that
+    /// is at hand. False for anything else, and then nothing was done.
+    @inline(__always)
+    private mutating func takePlain(_ index: UInt16, _ request: UnsafeMutableRawPointer) -> Bool {
+        let operation = unsafe request.load(as: UInt8.self)
+        let count = unsafe Int(request.load(fromByteOffset: 1, as: UInt8.self))
+        guard operation <= lastPlainOperation, count &- 1 < Int(SegmentLimit.direct), count > 0 else { return false }
+        // Plain segments lie in the private copy, at offset 24 of the native layout.
+        let segments = unsafe UnsafePointer((request + 24).assumingMemoryBound(to: blkif_segment_wire.self))
+        let sectors = unsafe SegmentRules.soundSectors(segments, count: count, alignmentMask: limits.alignmentMask)
+        let sector = unsafe request.load(fromByteOffset: 16, as: UInt64.self)
+        guard sectors > 0, sector <= capacity &- UInt64(sectors), UInt64(sectors) <= capacity else { return false }
+        let length = sectors &* 512
+        let offset = sector &* Sector.size
+        guard (offset | UInt64(length)) & plainMask == 0 else { return false }
+        let order = Self.order(bytes: Int(length))
+        guard let block = pool.reuse(order: order) else { return false }
+
+        let slot = unsafe slots.element(Int(index))
+        unsafe slot.pointee.started = now
+        unsafe slot.pointee.sectors = sectors
+        unsafe slot.pointee.segmentCount = UInt16(count)
+        unsafe slot.pointee.operation = operation == 0 ? .read : .write
+        unsafe slot.pointee.order = UInt8(truncatingIfNeeded: order)
+        unsafe slot.pointee.block = block
+        unsafe slot.pointee.isPlain = true
+        if operation == 0 {
+            unsafe queueOperation(.read, block, pool.address(block), offset: offset, length: length, tag: index)
+        } else {
+            if !inbound.hasRoom(for: count) { copyInbound() }
+            unsafe inbound.append(
+                segments, count: count, local: pool.address(block), of: index, domain, .fromGuest)
+        }
+        return true
+    }
+
+    /// Puts an operation into the table for the next submission.
+    @inline(__always)
+    mutating func queueOperation(
+        _ kind: OperationKind, _ block: UInt16, _ buffer: UnsafeMutableRawPointer, offset: UInt64, length: UInt32,
+        tag: UInt16
+    ) {
+        // A part has at most one operation, so the table, as large as the table of parts, has room.
+        unsafe operations.element(operationCount).pointee = unsafe IOOperation(
+            kind, buffer: buffer, slab: slabTags.element(Int(BufferPool.slab(of: block))).pointee, offset: offset,
+            length: length, tag: UInt32(tag))
+        operationCount &+= 1
+    }
+
+    /// Gives a plain request, to which something other than success happened, all that the general way needs.
+    @inline(never) mutating func makeGeneral(_ index: UInt16) {
+        let slot = slots[Int(index)]
+        guard slot.isPlain else { return }
+        let request = unsafe inFlight.request(index)
+        // `takePlain` has judged: the segments lie in the private copy, the sector fits.
+        slots[Int(index)] = unsafe Slot(
+            segments: UnsafePointer((request + 24).assumingMemoryBound(to: blkif_segment_wire.self)), sector: 0,
+            started: slot.started, sectors: slot.sectors, nextSegment: slot.segmentCount,
+            segmentCount: slot.segmentCount, parts: 1, operation: slot.operation)
+        parts[Int(index)] = unsafe Part(
+            buffer: pool.address(slot.block),
+            offset: request.load(fromByteOffset: 16, as: UInt64.self) &* Sector.size, length: slot.sectors &* 512,
+            slot: index, segmentCount: slot.segmentCount, block: slot.block, order: slot.order,
+            stage: slot.operation == .read ? .read : .write)
+    }
+
+    /// The general way: judges by name, and starts what the request asks for.
+    @inline(never) private mutating func takeOther(_ index: UInt16) {
         do throws(Violation) {
             let request = unsafe try BlockRequest.decode(inFlight.request(index), within: limits)
             try begin(index, request)
         } catch {
             refuse(index, error)
         }
-        return true
     }
 
     private mutating func begin(_ index: UInt16, _ request: BlockRequest) throws(Violation) {
@@ -51,7 +124,6 @@ extension QueueCore {
 
     private func open(_ index: UInt16, _ request: BlockRequest) {
         var slot = Slot()
-        slot.identifier = request.identifier
         slot.sector = request.sector
         slot.segmentCount = request.segmentCount
         slot.operation = request.operation
@@ -83,7 +155,7 @@ extension QueueCore {
         // A request that was opened may hold a segment table.
         if slots[Int(index)].table != Slot.noBlock { releaseTable(index) }
         unsafe answer(
-            index, identifier: BlockRequest.identifier(request), operation: BlockRequest.echoedOperation(request),
+            index, operation: BlockRequest.echoedOperation(request),
             status: status)
     }
 
@@ -111,12 +183,11 @@ extension QueueCore {
             // Native layout: eight references from offset 28; at most eight pages by `decode`.
             let reference = unsafe inFlight.request(index).load(fromByteOffset: 28 + page * 4, as: UInt32.self)
             let length = min(bytes - page * BufferPool.pageSize, BufferPool.pageSize)
+            let local = unsafe pool.address(slots[Int(index)].table) + page * BufferPool.pageSize
             unsafe inbound.append(
-                .fromGuest(
-                    domain, GrantReference(reference), offset: 0, length: UInt16(length),
-                    to: pool.address(slots[Int(index)].table) + page * BufferPool.pageSize))
+                .fromGuest(domain, GrantReference(reference), offset: 0, length: UInt16(length), to: local),
+                of: index | CopyBatch.tableMark)
         }
-        inbound.close(UInt32(index) | Self.tableItem)
     }
 
     private mutating func releaseTable(_ index: UInt16) {
@@ -128,21 +199,21 @@ extension QueueCore {
 
     // MARK: Arrivals from the guest
 
-    /// Marks an item of a batch as a request's segment table; without it, it is a part.
-    static var tableItem: UInt32 { @_noLocks get { 1 << 31 } }
-    /// Marks an item whose copy failed.
-    static var failedItem: UInt32 { @_noLocks get { 1 << 30 } }
+    /// Marks an arrival whose copy failed.
+    private static var failureMark: UInt32 { 1 << 16 }
 
     /// Copies what was gathered from the guest and notes what arrived.
     mutating func copyInbound() {
-        guard inbound.itemCount > 0 else { return }
+        guard inbound.count > 0 else { return }
         // Both sides were checked: local blocks belong to parts and tables in use.
-        let failures = unsafe grants.copy(inbound.segments.pointer, count: inbound.count, .fromGuest)
+        _ = unsafe grants.copy(inbound.segments.pointer, count: inbound.count, .fromGuest)
         count(.grantCopies)
         count(.grantSegments, UInt64(inbound.count))
-        for item in 0..<inbound.itemCount {
-            let failed = failures > 0 && !inbound.succeeded(item)
-            arrived.append(inbound.item(item) | (failed ? Self.failedItem : 0))
+        var start = 0
+        while start < inbound.count {
+            let (owner, succeeded, next) = inbound.owner(at: start)
+            arrived.append(UInt32(owner) | (succeeded ? 0 : Self.failureMark))
+            start = next
         }
         inbound.clear()
     }
@@ -150,24 +221,32 @@ extension QueueCore {
     /// Goes on with everything that arrives, until nothing is gathered any more.
     mutating func settleArrivals() {
         copyInbound()
-        while let item = arrived.first {
+        while let arrival = arrived.first {
             arrived.removeFirst()
-            arrive(item)
+            arrive(UInt16(truncatingIfNeeded: arrival), failed: arrival & Self.failureMark != 0)
             if arrived.isEmpty { copyInbound() }
         }
     }
 
-    private mutating func arrive(_ item: UInt32) {
-        let index = UInt16(truncatingIfNeeded: item)
-        let failed = item & Self.failedItem != 0
-        if item & Self.tableItem != 0 {
-            tableArrived(index, failed: failed)
+    private mutating func arrive(_ owner: UInt16, failed: Bool) {
+        if owner & CopyBatch.tableMark != 0 {
+            tableArrived(owner & ~CopyBatch.tableMark, failed: failed)
         } else if failed {
             count(.grantRefused)
-            end(index, .error)
+            end(owner, .error)
+        } else if Int(owner) < slots.count, slots[Int(owner)].isPlain {
+            queuePlainWrite(owner)
         } else {
-            queueOperation(index)
+            queueOperation(owner)
         }
+    }
+
+    private mutating func queuePlainWrite(_ index: UInt16) {
+        let slot = slots[Int(index)]
+        let sector = unsafe inFlight.request(index).load(fromByteOffset: 16, as: UInt64.self)
+        unsafe queueOperation(
+            .write, slot.block, pool.address(slot.block), offset: sector &* Sector.size, length: slot.sectors &* 512,
+            tag: index)
     }
 
     private mutating func tableArrived(_ index: UInt16, failed: Bool) {
@@ -228,8 +307,18 @@ extension QueueCore {
         }
     }
 
+    /// A part for a request: its own one while it has none under way, else one from the list.
+    mutating func part(for index: UInt16) -> UInt16? {
+        slots[Int(index)].parts == 0 ? index : freeParts.pop()
+    }
+
+    /// Ends the use of a part.
+    @inline(__always) mutating func giveBack(_ part: UInt16) {
+        if Int(part) >= slots.count { freeParts.push(part) }
+    }
+
     private mutating func startSynchronize(_ index: UInt16) -> Bool {
-        guard let part = freeParts.pop() else { return false }
+        guard let part = part(for: index) else { return false }
         parts[Int(part)] = unsafe Part(slot: index, stage: .synchronize)
         slots[Int(index)].parts &+= 1
         queueOperation(part)
@@ -238,9 +327,9 @@ extension QueueCore {
 
     /// Starts the next part of a request's data.
     private mutating func startPart(_ index: UInt16) -> Bool {
-        guard let part = freeParts.pop() else { return false }
+        guard let part = part(for: index) else { return false }
         guard let stretch = reserve(index) else {
-            freeParts.push(part)
+            giveBack(part)
             return false
         }
         let slot = slots[Int(index)]
@@ -322,24 +411,29 @@ extension QueueCore {
     /// Segments of one part at most, so that a part always fits into a copy batch.
     static var segmentsPerPart: UInt16 { @_noLocks get { 256 } }
 
-    /// Adds a write's segments to the batch that `copyInbound` fetches.
+    /// Adds a part's segments to the batch that `copyInbound` fetches.
     mutating func gatherInbound(_ index: UInt16) {
         let part = parts[Int(index)]
         if !inbound.hasRoom(for: Int(part.segmentCount)) { copyInbound() }
-        guard let segments = unsafe slots[Int(part.slot)].segments else { return }
-        unsafe inbound.append(part, index, segments, domain, .fromGuest)
+        guard let table = unsafe slots[Int(part.slot)].segments, let buffer = unsafe part.buffer else { return }
+        unsafe inbound.append(
+            table + Int(part.firstSegment), count: Int(part.segmentCount), local: buffer + Int(part.lead), of: index,
+            domain, .fromGuest)
     }
 
-    /// Adds a read's segments to the batch that `copyOutbound` delivers.
+    /// Adds a part's segments to the batch that `copyOutbound` delivers.
     mutating func gatherOutbound(_ index: UInt16) {
         let part = parts[Int(index)]
         if !outbound.hasRoom(for: Int(part.segmentCount)) { copyOutbound() }
-        guard let segments = unsafe slots[Int(part.slot)].segments else { return }
-        unsafe outbound.append(part, index, segments, domain, .toGuest)
+        guard let table = unsafe slots[Int(part.slot)].segments, let buffer = unsafe part.buffer else { return }
+        unsafe outbound.append(
+            table + Int(part.firstSegment), count: Int(part.segmentCount), local: buffer + Int(part.lead), of: index,
+            domain, .toGuest)
     }
 
     /// Puts a part's operation, or what is left of it, into the table for the next submission.
     mutating func queueOperation(_ index: UInt16) {
+        if Int(index) < slots.count { makeGeneral(index) }
         let part = parts[Int(index)]
         let kind: OperationKind =
             switch part.stage {
@@ -347,10 +441,11 @@ extension QueueCore {
             case .write: .write
             case .synchronize, .discard: .synchronize
             }
-        let slab = part.block == Slot.noBlock ? IOOperation.unregistered : BufferPool.slab(of: part.block)
+        // A part's buffer is its block, and `done` bytes of it are done.
         operations[operationCount] = unsafe IOOperation(
             kind, buffer: part.buffer.map { unsafe $0 + Int(part.done) },
-            slab: slab == IOOperation.unregistered || !slabIsRegistered[Int(slab)] ? IOOperation.unregistered : slab,
+            slab: part.block == Slot.noBlock
+                ? IOOperation.unregistered : slabTags[Int(BufferPool.slab(of: part.block))],
             offset: part.offset &+ UInt64(part.done), length: part.length &- part.done, tag: UInt32(index))
         operationCount &+= 1
     }
@@ -363,7 +458,7 @@ extension QueueCore {
         if pool.canGrow {
             let slab = UInt16(truncatingIfNeeded: pool.slabs)
             let memory = unsafe pool.grow()
-            slabIsRegistered[Int(slab)] = unsafe engine.register(slab: slab, memory)
+            if unsafe engine.register(slab: slab, memory) { slabTags[Int(slab)] = slab }
             counters.set(CellLayout.events + QueueEvent.bufferBytes.rawValue, UInt64(pool.resident))
         } else if !pool.merge() {
             return nil
@@ -371,10 +466,10 @@ extension QueueCore {
         return pool.allocate(order: order)
     }
 
-    @_noLocks static func pages(bytes: Int) -> Int { (bytes &+ 4095) &>> 12 }
+    @inline(__always) static func pages(bytes: Int) -> Int { (bytes &+ 4095) &>> 12 }
 
     /// The smallest block that holds so many bytes, as a power of two of pages.
-    @_noLocks static func order(bytes: Int) -> Int {
+    @inline(__always) static func order(bytes: Int) -> Int {
         Int.bitWidth &- (pages(bytes: bytes) &- 1).leadingZeroBitCount
     }
 }

@@ -72,27 +72,30 @@ struct QueueCore: ~Copyable {
     let discardRules: DiscardRules
     /// `volumeBlock` - 1.
     let blockMask: UInt64
+    /// What the short way demands of positions and lengths, bytes.
+    let plainMask: UInt64
+    /// The last operation that may take the short way: read, or write where that is allowed and needs no more.
+    let lastPlainOperation: UInt8
     let pausesWhenFull: Bool
 
     // Requests in flight, by one index: the copy, the slot.
     var ring: BackRing
     var inFlight: InFlightTable
     let slots: FixedTable<Slot>
-    /// Entries answered and not yet published.
-    var answered: IndexStack
     /// Requests that wait for a part or for buffer memory.
     var stalled: IndexQueue
 
     // Parts of requests, by their own index, which is also the engine's tag.
     let parts: FixedTable<Part>
-    var freeParts: IndexStack
+    var freeParts: FreeList
     /// Writes that wait for room on the volume.
     var held: IndexQueue
     /// Parts and tables whose data has arrived from the guest.
     var arrived: IndexQueue
 
     var pool: BufferPool
-    let slabIsRegistered: FixedTable<Bool>
+    /// By slab: its own number when the engine knows it, else `IOOperation.unregistered`.
+    let slabTags: FixedTable<UInt16>
     /// Pages in segment tables, which may use half the pool, so that there is always room for data.
     var tablePages = 0
 
@@ -113,6 +116,8 @@ struct QueueCore: ~Copyable {
     var stopping = false
     var condition = QueueCondition.running
     let counters: CellWriter
+    /// What was answered lately and not yet counted.
+    var recent = Recent()
 
     init(
         _ configuration: QueueConfiguration, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
@@ -135,6 +140,9 @@ struct QueueCore: ~Copyable {
         limits = configuration.limits
         discardRules = configuration.discard
         blockMask = UInt64(max(configuration.volumeBlock, 512)) - 1
+        plainMask = blockMask
+        lastPlainOperation =
+            configuration.limits.isReadOnly ? BlockOperation.read.rawValue : BlockOperation.write.rawValue
         pausesWhenFull = configuration.pausesWhenFull
         mapping = ringPages
         // The mapping has `pages` pages and lives as long as this value.
@@ -144,16 +152,15 @@ struct QueueCore: ~Copyable {
         inFlight = InFlightTable(
             entries: UInt16(entries), abi: configuration.abi.rawValue, startingAt: configuration.firstIndex)
         slots = FixedTable(repeating: Slot(), count: Int(entries))
-        answered = IndexStack(capacity: Int(entries))
         stalled = IndexQueue(capacity: Int(entries))
         let partCount = Int(entries) + 256
         parts = FixedTable(repeating: Part(), count: partCount)
-        freeParts = IndexStack(filledWith: UInt16(partCount))
+        freeParts = FreeList(first: UInt16(entries), count: 256)
         held = IndexQueue(capacity: partCount)
         arrived = IndexQueue(capacity: partCount + Int(entries))
         pool = buffers
-        slabIsRegistered = FixedTable(
-            repeating: false, count: pool.ceiling / BufferPool.pageSize / BufferPool.slabPages + 1)
+        slabTags = FixedTable(
+            repeating: IOOperation.unregistered, count: pool.ceiling / BufferPool.pageSize / BufferPool.slabPages + 1)
         let none = unsafe IOOperation(.read, buffer: nil, slab: IOOperation.unregistered, offset: 0, length: 0, tag: 0)
         operations = FixedTable(repeating: none, count: partCount)
         completions = FixedTable(repeating: IOCompletion(tag: 0, result: 0), count: 64)
@@ -203,11 +210,11 @@ struct QueueCore: ~Copyable {
 
     /// Makes the answers visible (P3-P6); a ring that was stopped stays as it is.
     mutating func publish() {
-        guard answered.count > 0 else { return }
+        guard inFlight.answered > 0 else { return }
+        recordRecent()
         if case .violated = condition { return }
         let notify = ring.publish()
-        inFlight.commit(ring.produced)
-        while let index = answered.pop() { inFlight.release(index) }
+        inFlight.releaseAnswered(upTo: ring.produced)
         if notify {
             channel.notify()
             count(.notificationsSent)
@@ -216,10 +223,10 @@ struct QueueCore: ~Copyable {
 
     /// Gives buffer memory back; see `Queue.trim`.
     mutating func trim() {
-        guard pool.pagesInUse == 0 else { return }
-        for slab in 0..<pool.slabs where slabIsRegistered[slab] {
+        guard inFlight.inUse == 0 else { return }  // every block belongs to a request
+        for slab in 0..<pool.slabs where slabTags[slab] != IOOperation.unregistered {
             engine.unregister(slab: UInt16(slab))
-            slabIsRegistered[slab] = false
+            slabTags[slab] = IOOperation.unregistered
         }
         pool.shrink()
         counters.set(CellLayout.events + QueueEvent.bufferBytes.rawValue, 0)

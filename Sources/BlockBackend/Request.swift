@@ -3,12 +3,11 @@ internal import SharedRing
 internal import Uring
 internal import XenWire
 
-/// What is known of a request between taking and answering, beside its copy in the in-flight table; one cache line.
+/// What is known of a request between taking and answering, beside its copy in the in-flight table. Less than a cache
+/// line; not `~Copyable` so that a table can hold it, and always used in place.
 @safe struct Slot: BitwiseCopyable {
     /// The request's segments: in its copy, or in a segment table of the buffer pool.
     var segments: UnsafePointer<blkif_segment_wire>?
-    /// The guest's name for the request.
-    var identifier: UInt64 = 0
     /// Where the next part begins on the device.
     var sector: UInt64 = 0
     /// When it was taken, nanoseconds.
@@ -23,16 +22,24 @@ internal import XenWire
     var parts: UInt16 = 0
     /// The block that holds the segment table, or `noBlock`.
     var table: UInt16 = Slot.noBlock
+    /// The outcome so far.
+    var status: BlockStatus = .okay
     /// What to do.
     var operation: BlockOperation = .read
     /// How far a request of several steps has come.
     var step: Step = .data
-    /// The outcome so far.
-    var status: BlockStatus = .okay
     /// The segment table's size as a power of two of pages.
     var tableOrder: UInt8 = 0
+    /// Of a plain request: its block's size as a power of two of pages.
+    var order: UInt8 = 0
+    /// Of a plain request: its block.
+    var block: UInt16 = Slot.noBlock
     /// It is on the list of requests that wait for memory.
     var isStalled = false
+    /// It is one operation with segments of its own, as nearly all requests are. Then only `started`, `sectors`,
+    /// `segmentCount`, `operation`, `order` and `block` are valid; `QueueCore.makeGeneral` fills in the rest when
+    /// anything but success happens to it.
+    var isPlain = false
 
     /// The steps of requests that are more than data.
     enum Step: UInt8 {
@@ -46,10 +53,12 @@ internal import XenWire
         case flushAfter
     }
 
-    static var noBlock: UInt16 { @_noLocks get { .max } }
+    @inline(__always) static var noBlock: UInt16 { .max }
 }
 
 /// A stretch of a request that is one operation on the volume: contiguous there and in one buffer block.
+///
+/// The first part of a request has the request's own index, further ones come from a list.
 @safe struct Part: BitwiseCopyable {
     /// The block's memory.
     var buffer: UnsafeMutableRawPointer?
@@ -70,7 +79,7 @@ internal import XenWire
     var lead: UInt16 = 0
     /// The block's size as a power of two of pages.
     var order: UInt8 = 0
-    /// Times that it was tried.
+    /// Times that it was tried again.
     var attempts: UInt8 = 0
     /// What is happening to it.
     var stage: Stage = .read

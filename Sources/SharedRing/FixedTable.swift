@@ -26,42 +26,64 @@
         }
     }
 
+    /// Where the element at `index` lies, checked in debug builds only: for indices that the caller's own tables made.
+    /// Valid as long as the table lives.
+    @unsafe @inlinable @inline(__always) public func element(_ index: Int) -> UnsafeMutablePointer<Element> {
+        assert(index >= 0 && index < count)
+        return unsafe base + index
+    }
+
     /// The elements' memory, for calls that take a C array; at most `count` elements, as long as the table lives.
     @inlinable public var pointer: UnsafeMutablePointer<Element> { unsafe base }
 }
 
-/// A last-in first-out list of table indices: hot entries are used again first.
-public struct IndexStack: ~Copyable {
+/// The free indices of a table, last used first: hot entries are used again first.
+///
+/// Indices come back in two steps, `retire` and `reclaim`, because an entry may be used again only after what it stood
+/// for has been published.
+public struct FreeList: ~Copyable {
     @usableFromInline let indices: FixedTable<UInt16>
-    /// Indices on the stack.
+    /// Free indices, from the table's start; retired ones lie at its end.
     @usableFromInline var depth: Int
+    @usableFromInline var retiredCount = 0
 
-    /// An empty stack with room for `capacity` indices.
-    public init(capacity: Int) {
-        indices = FixedTable(repeating: 0, count: capacity)
-        depth = 0
-    }
-
-    /// A stack that holds 0..<`count`, 0 on top.
-    public init(filledWith count: UInt16) {
+    /// `first`..<`first + count`, the lowest on top.
+    public init(first: UInt16 = 0, count: UInt16) {
         indices = FixedTable(repeating: 0, count: Int(count))
         depth = Int(count)
-        for index in 0..<Int(count) { indices[index] = count &- 1 &- UInt16(index) }
+        for index in 0..<Int(count) { indices[index] = first &+ count &- 1 &- UInt16(index) }
     }
 
-    /// Indices on the stack.
+    /// Free indices.
     @inlinable public var count: Int { @_noLocks get { depth } }
-
-    /// Puts an index on top. The stack never holds more than its capacity: every index is on it at most once.
-    @inlinable @_noLocks public mutating func push(_ index: UInt16) {
-        indices[depth] = index
-        depth &+= 1
-    }
+    /// Indices that were retired and not reclaimed.
+    @inlinable public var retired: Int { @_noLocks get { retiredCount } }
 
     /// Takes the index on top, or nil if there is none.
-    @inlinable @_noLocks public mutating func pop() -> UInt16? {
+    @inlinable @inline(__always) public mutating func pop() -> UInt16? {
         guard depth > 0 else { return nil }
         depth &-= 1
-        return indices[depth]
+        return unsafe indices.element(depth).pointee  // 0 <= depth < count
+    }
+
+    /// Gives an index back, to be free after `reclaim`. Every index is on the list at most once, so there is room.
+    @inlinable @inline(__always) public mutating func retire(_ index: UInt16) {
+        retiredCount &+= 1
+        unsafe indices.element(indices.count &- retiredCount).pointee = index
+    }
+
+    /// Makes one retired index free and returns it, or nil if there is none.
+    @inlinable @inline(__always) public mutating func reclaim() -> UInt16? {
+        guard retiredCount > 0 else { return nil }
+        let index = unsafe indices.element(indices.count &- retiredCount).pointee
+        retiredCount &-= 1
+        push(index)
+        return index
+    }
+
+    /// Gives an index back at once.
+    @inlinable @inline(__always) public mutating func push(_ index: UInt16) {
+        unsafe indices.element(depth).pointee = index
+        depth &+= 1
     }
 }

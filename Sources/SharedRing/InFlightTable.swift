@@ -19,7 +19,7 @@ public import CXen
     }
 
     @usableFromInline let base: UnsafeMutableRawPointer
-    @usableFromInline var free: IndexStack
+    @usableFromInline var free: FreeList
     @usableFromInline var nextSequence: UInt64
     /// Entries in the table, as many as the ring has slots.
     public let entries: Int
@@ -38,52 +38,57 @@ public import CXen
         unsafe base.storeBytes(of: abi, toByteOffset: 12, as: UInt8.self)
         unsafe base.storeBytes(of: index, toByteOffset: 16, as: UInt32.self)
         self.entries = Int(entries)
-        free = IndexStack(filledWith: entries)
+        free = FreeList(count: entries)
         nextSequence = UInt64(index)
     }
 
     deinit { unsafe base.deallocate() }
 
-    /// Entries in use.
+    /// Entries in use, those included whose answer is not yet released.
     @inlinable public var inUse: Int { @_noLocks get { entries &- free.count } }
 
-    @inlinable @_noLocks func entry(_ index: UInt16) -> UnsafeMutableRawPointer {
-        precondition(Int(index) < entries)
-        return unsafe base + Self.headerSize + Int(index) &* Self.entrySize  // checked above
+    @inlinable @inline(__always) func entry(_ index: UInt16) -> UnsafeMutableRawPointer {
+        assert(Int(index) < entries)
+        return unsafe base + Self.headerSize + Int(index) &* Self.entrySize
     }
 
     /// The request's 112 bytes. Valid as long as the table lives; private, so it may be looked at again and again.
-    @inlinable @_noLocks public func request(_ index: UInt16) -> UnsafeMutableRawPointer {
+    ///
+    /// - Parameter index: one that `allocate` gave.
+    @inlinable @inline(__always) public func request(_ index: UInt16) -> UnsafeMutableRawPointer {
         unsafe entry(index) + 16
     }
 
     /// F1: a free entry, into which the caller copies the request; nil when as many are open as the ring has slots.
-    @inlinable @_noLocks public mutating func allocate() -> UInt16? { free.pop() }
+    @inlinable @inline(__always) public mutating func allocate() -> UInt16? { free.pop() }
 
-    /// F2, F3: the request is ours from here on.
-    @inlinable @_noLocks public mutating func markInFlight(_ index: UInt16) {
+    /// F2: the request is ours from here on.
+    @inlinable @inline(__always) public mutating func markInFlight(_ index: UInt16) {
         unsafe xen_store_release64(entry(index), nextSequence << 2 | State.inFlight.rawValue)
         nextSequence &+= 1
-        unsafe xen_store_release64(base + 24, nextSequence)
     }
+
+    /// F3: what was taken so far. A hint that F2 implies, so once per chunk is enough.
+    @inlinable @inline(__always) public func noteConsumed() { unsafe xen_store_release64(base + 24, nextSequence) }
 
     /// P1: the request's answer is about to be written as response `number`.
-    @inlinable @_noLocks public func markAnswered(_ index: UInt16, response number: UInt32, status: Int16) {
+    @inlinable @inline(__always) public mutating func markAnswered(
+        _ index: UInt16, response number: UInt32, status: Int16
+    ) {
         let entry = unsafe entry(index)
-        unsafe (entry + 8).storeBytes(of: number, as: UInt32.self)
-        unsafe (entry + 12).storeBytes(of: status, as: Int16.self)
-        let sequence = unsafe xen_load_relaxed64(entry) & ~3
-        unsafe xen_store_release64(entry, sequence | State.answered.rawValue)
+        let outcome = UInt64(number) | UInt64(UInt16(bitPattern: status)) << 32
+        unsafe (entry + 8).storeBytes(of: outcome, as: UInt64.self)
+        // In flight (1) becomes answered (2) in one store; the sequence stays.
+        unsafe xen_store_release64(entry, xen_load_relaxed64(entry) ^ 3)
+        free.retire(index)
     }
 
-    /// P4: responses up to `producer` are visible to the guest.
-    @inlinable @_noLocks public func commit(_ producer: UInt32) {
+    /// Answers written and not yet released.
+    @inlinable public var answered: Int { @_noLocks get { free.retired } }
+
+    /// P4 and P5: responses up to `producer` are visible to the guest, the entries can be used again.
+    @inlinable @inline(__always) public mutating func releaseAnswered(upTo producer: UInt32) {
         unsafe xen_store_release(base + 16, producer)
-    }
-
-    /// P5: the answer is visible, the entry can be used again.
-    @inlinable @_noLocks public mutating func release(_ index: UInt16) {
-        unsafe xen_store_release64(entry(index), State.free.rawValue)
-        free.push(index)
+        while let index = free.reclaim() { unsafe xen_store_release64(entry(index), State.free.rawValue) }
     }
 }

@@ -51,9 +51,17 @@ XEN_INLINE void xen_copy_out(void *to, const void *shared, size_t bytes) {
     __builtin_memcpy(to, shared, bytes);
     __asm__ volatile("" ::: "memory");
 }
-/// The two slot sizes of blkif with a constant length, so that the copy is a handful of vector moves and no call.
-XEN_INLINE void xen_copy_out_112(void *to, const void *shared) { xen_copy_out(to, shared, 112); }
-XEN_INLINE void xen_copy_out_108(void *to, const void *shared) { xen_copy_out(to, shared, 108); }
+/// The two slot sizes of blkif. Written as 16-byte moves, because for baseline x86-64 clang calls memcpy beyond 64 bytes.
+typedef uint32_t xen_vector __attribute__((vector_size(16), aligned(4), may_alias));
+XEN_INLINE void xen_copy_out_112(void *to, const void *shared) {
+    for (int index = 0; index < 7; index++) ((xen_vector *)to)[index] = ((const xen_vector *)shared)[index];
+    __asm__ volatile("" ::: "memory");
+}
+XEN_INLINE void xen_copy_out_108(void *to, const void *shared) {
+    for (int index = 0; index < 6; index++) ((xen_vector *)to)[index] = ((const xen_vector *)shared)[index];
+    __builtin_memcpy((char *)to + 96, (const char *)shared + 96, 12);
+    __asm__ volatile("" ::: "memory");
+}
 /// Bulk payload copy.
 XEN_INLINE void xen_copy_bytes(void *to, const void *from, size_t bytes) { __builtin_memcpy(to, from, bytes); }
 
