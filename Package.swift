@@ -85,6 +85,7 @@ let package = Package(
 
         tests(of: "Xenbus", ["Xenbus", "Xenstore"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
+        tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenstore", "XenWire"]),

@@ -2,7 +2,7 @@ public import Descriptors
 
 /// What a xenstore server may answer instead of a result: a string on the wire, not a number (xen/io/xs_wire.h,
 /// xsd_errors).
-public enum XenstoreErrorName: String, Sendable, CaseIterable {
+public enum XenstoreErrorName: String, Error, Sendable, CaseIterable {
     case invalid = "EINVAL"
     case accessDenied = "EACCES"
     case exists = "EEXIST"
