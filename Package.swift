@@ -86,6 +86,8 @@ let package = Package(
         tests(of: "Xenbus", ["Xenbus", "Xenstore"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
         tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),
+        tests(of: "BlockBackend", ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire"]),
+        tests(of: "Telemetry", ["Telemetry"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenstore", "XenWire"]),

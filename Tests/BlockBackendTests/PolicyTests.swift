@@ -1,0 +1,80 @@
+import Testing
+
+@testable import BlockBackend
+
+@Test func discardsShrinkInward() {
+    let rules = DiscardRules(granularity: 8, alignment: 3)
+    #expect(rules.inward(sector: 3, count: 8) == 3..<11)
+    #expect(rules.inward(sector: 0, count: 12) == 3..<11)
+    #expect(rules.inward(sector: 4, count: 16) == 11..<19)
+    #expect(rules.inward(sector: 4, count: 14) == nil, "no whole unit")
+    #expect(rules.inward(sector: 0, count: 2) == nil, "ends before the first unit")
+    #expect(rules.inward(sector: .max - 1, count: 8) == nil, "overflows")
+}
+
+@Test func discardRangesAreAlwaysInside() {
+    var random = SeededGenerator(seed: 3)
+    for _ in 0..<20_000 {
+        let rules = DiscardRules(
+            granularity: UInt64.random(in: 0...64, using: &random),
+            alignment: UInt64.random(in: 0...100, using: &random))
+        let sector = UInt64.random(in: 0...1000, using: &random)
+        let count = UInt64.random(in: 0...500, using: &random)
+        guard let range = rules.inward(sector: sector, count: count) else { continue }
+        #expect(range.lowerBound >= sector && range.upperBound <= sector + count)
+        #expect((range.lowerBound - rules.alignment) % rules.granularity == 0)
+        #expect((range.upperBound - rules.alignment) % rules.granularity == 0)
+        #expect(range.lowerBound - sector < rules.granularity || sector < rules.alignment)
+        #expect(sector + count - range.upperBound < rules.granularity)
+    }
+}
+
+@Test func chunksGrowWhenTheGuestNeverRunsBesideUs() {
+    var chunk = ChunkPolicy(ringSize: 32)
+    #expect(chunk.size == ChunkPolicy.smallest)
+    for _ in 0..<20 {
+        chunk.took(32)
+        chunk.burstEnded()
+    }
+    #expect(chunk.size == 32)
+}
+
+@Test func chunksStaySmallWhenTheGuestRunsBesideUs() {
+    var chunk = ChunkPolicy(ringSize: 32)
+    for _ in 0..<200 {
+        chunk.took(32)
+        chunk.sawGuestRun()
+        chunk.burstEnded()
+        #expect(chunk.size == ChunkPolicy.smallest)
+    }
+}
+
+@Test func grownChunksShrinkAgainWhenTheGuestIsSeen() {
+    var chunk = ChunkPolicy(ringSize: 32)
+    for _ in 0..<40 {
+        chunk.took(32)
+        chunk.burstEnded()
+    }
+    for _ in 0..<2 { chunk.sawGuestRun() }
+    #expect(chunk.size == ChunkPolicy.smallest)
+}
+
+@Test func spinningEndsWhenItNeverPays() {
+    var spin = SpinPolicy()
+    var spent: UInt64 = 0
+    for _ in 0..<100_000 {
+        let budget = spin.nextBudget()
+        spent += budget
+        if budget > 0 { spin.spun(foundWork: false) }
+    }
+    #expect(spent < 1_500_000, "15 ns a sleep at most")
+}
+
+@Test func spinningGoesOnWhileItPays() {
+    var spin = SpinPolicy()
+    for _ in 0..<10 {
+        #expect(spin.nextBudget() > 0)
+        spin.spun(foundWork: true)
+    }
+    #expect(spin.nextBudget() == 50_000)
+}
