@@ -88,6 +88,7 @@ let package = Package(
         tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),
         tests(of: "BlockBackend", ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire"]),
         tests(of: "Telemetry", ["Telemetry"]),
+        tests(of: "Host", ["BlockBackend", "CLinux", "Descriptors", "Uring", "XenWire"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenstore", "XenWire"]),

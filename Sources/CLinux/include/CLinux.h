@@ -27,6 +27,7 @@
 #define LINUX_INLINE static inline __attribute__((always_inline)) LINUX_NO_LOCKS
 
 #include "rings.h"
+#include "storage.h"
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 LINUX_INLINE uint64_t linux_monotonic_nanoseconds(void) {

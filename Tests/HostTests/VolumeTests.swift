@@ -1,0 +1,118 @@
+import CLinux
+import Descriptors
+import Glibc
+import Testing
+import XenWire
+
+@testable import BlockBackend
+
+@Suite struct VolumeTests {
+    @Test(arguments: [
+        ("null", VolumeSpecification.null),
+        ("/dev/sda", .paths(["/dev/sda"])),
+        ("vg0/disk", .paths(["/dev/vg0/disk", "/dev/mapper/vg0-disk", "vg0/disk"])),
+        ("a-b/c--d", .paths(["/dev/a-b/c--d", "/dev/mapper/a--b-c----d", "a-b/c--d"])),
+        ("disk.img", .paths(["disk.img"])),
+        ("./disk.img", .paths(["./disk.img"])),
+        ("../disk.img", .paths(["../disk.img"])),
+        ("-vg/lv", .paths(["-vg/lv"])),
+        ("vg/", .paths(["vg/"])),
+        ("a/b/c", .paths(["a/b/c"])),
+        ("vg/l v", .paths(["vg/l v"])),
+    ])
+    func namesMeanOneThing(name: String, meaning: VolumeSpecification) throws {
+        #expect(try VolumeSpecification(name) == meaning)
+    }
+
+    @Test func aFileIsAVolume() throws {
+        let file = try ScratchFile(size: 3 << 20)
+        let volume = try Volume(file.path, VolumeOptions(direct: .off))
+        #expect(volume.kind == .file)
+        #expect(!volume.isDirect && !volume.isReadOnly)
+        #expect(volume.geometry.capacity == Sector(3 << 11))
+        #expect(volume.geometry.logicalBlock == 512)
+        #expect(volume.geometry.operationUnit == 512)
+        #expect(volume.geometry.hasVolatileCache)
+        #expect(fcntl(volume.descriptor, F_GETFL) & O_NONBLOCK == 0)
+        try file.truncate(to: 5 << 20)
+        #expect(try volume.refreshCapacity() == Sector(5 << 11))
+    }
+
+    @Test func directIsTheDefaultWhereItWorks() throws {
+        let file = try ScratchFile(size: 1 << 20)
+        let plain = unsafe linux_open(file.path, O_RDWR | linux_o_direct, 0)
+        close(plain)
+        let volume = try Volume(file.path)
+        #expect(volume.isDirect == (plain >= 0))
+        #expect((fcntl(volume.descriptor, F_GETFL) & linux_o_direct != 0) == volume.isDirect)
+        #expect(volume.geometry.operationUnit >= 512)
+    }
+
+    @Test func aReadOnlyVolumeCannotBeWritten() throws {
+        let file = try ScratchFile(size: 1 << 20)
+        let volume = try Volume(file.path, VolumeOptions(isReadOnly: true))
+        #expect(volume.isReadOnly)
+        #expect(volume.geometry.discard == nil)
+        #expect(fcntl(volume.descriptor, F_GETFL) & O_ACCMODE == O_RDONLY)
+    }
+
+    @Test func nullIsAsLargeAsAsked() throws {
+        let volume = try Volume("null", VolumeOptions(nullCapacity: Sector(1 << 31)))
+        #expect(volume.kind == .null && volume.descriptor == -1)
+        #expect(try volume.refreshCapacity() == Sector(1 << 31))
+    }
+
+    @Test(arguments: [
+        ("", "its name is empty"), ("/dev/null", "is a character device"), ("/", "is a directory"),
+        ("/nonexistent/disk", "cannot be found: No such file or directory"),
+        ("no-such-vg/no-such-lv", "cannot be found"),
+        ("disk\0", "NUL"),
+    ])
+    func whatIsNoVolumeIsNamed(name: String, rule: String) throws {
+        let error = #expect(throws: VolumeError.self) { try Volume(name) }
+        let text = try #require(error).description
+        #expect(text.contains(rule), "\(text)")
+        #expect(!text.contains("\n"))
+    }
+
+    @Test(arguments: [(0, "is empty"), (1000, "has 1000 bytes, which is not a multiple of 512")])
+    func oddFilesAreRefused(size: Int, rule: String) throws {
+        let file = try ScratchFile(size: size)
+        let error = #expect(throws: VolumeError.self) { try Volume(file.path) }
+        let text = try #require(error).description
+        #expect(text.hasPrefix("volume \(file.path): \(rule)"), "\(text)")
+    }
+
+    @Test func aPipeDoesNotBlock() throws {
+        let file = try ScratchFile(size: 0)
+        _ = unsafe unlink(file.path)
+        try #require(unsafe mkfifo(file.path, 0o600) == 0)
+        let error = #expect(throws: VolumeError.self) { try Volume(file.path) }
+        #expect(try #require(error).rule.hasPrefix("is a pipe"))
+    }
+
+    @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing), arguments: [512, 4096])
+    func aBlockDeviceTellsItsBlocks(sector: Int) throws {
+        let device = try LoopDevice(size: 8 << 20, sector: sector)
+        let volume = try Volume(device.path)
+        #expect(volume.kind == .blockDevice && volume.isDirect)
+        #expect(volume.geometry.capacity == Sector(8 << 11))
+        #expect(volume.geometry.logicalBlock == UInt32(sector))
+        #expect(volume.geometry.operationUnit == UInt32(sector))
+        #expect(volume.geometry.physicalBlock >= UInt32(sector))
+        let discard = try #require(volume.geometry.discard)
+        #expect(discard.granularity >= 512 && discard.alignment == 0 && discard.maximum >= discard.granularity)
+        #expect(try Volume(device.path, VolumeOptions(direct: .off)).geometry.operationUnit == 512)
+        try device.backing.truncate(to: 16 << 20)
+        try Host.run("losetup", ["--set-capacity", device.path])
+        #expect(try volume.refreshCapacity() == Sector(16 << 11))
+    }
+
+    @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing))
+    func aReadOnlyDeviceIsAttachedReadOnlyOnly() throws {
+        let device = try LoopDevice(size: 1 << 20, readOnly: true)
+        let error = #expect(throws: VolumeError.self) { try Volume(device.path) }
+        #expect(try #require(error).rule.contains("read-only") || error?.rule.contains("Read-only") == true)
+        #expect(try Volume(device.path, VolumeOptions(isReadOnly: true)).geometry.capacity == Sector(2048))
+    }
+}
