@@ -21,7 +21,7 @@ enum Host {
         unsafe posix_spawn_file_actions_adddup2(&actions, 1, 2)
         var words = unsafe ([program] + arguments).map { unsafe strdup($0) } + [nil]
         var environment = unsafe [strdup("PATH=/usr/sbin:/usr/bin:/sbin:/bin"), nil]
-        defer { for unsafe word in unsafe words + environment { unsafe free(word) } }
+        defer { unsafe (words + environment).forEach { unsafe free($0) } }
         var child = pid_t()
         let code = unsafe posix_spawnp(&child, program, &actions, nil, &words, &environment)
         try #require(code == 0, "\(program) is not installed")
