@@ -20,9 +20,22 @@ public final class InProcessXenstore {
         return InProcessTransport(self, connection)
     }
 
+    /// A client of a domain.
+    public func client(_ domain: DomainID) throws(XenstoreError) -> XenstoreClient {
+        var configuration = XenstoreClient.Configuration()
+        // Nobody else runs during a pause, so that none would help.
+        configuration.retryPauseMicroseconds = 0
+        return try XenstoreClient(configuration: configuration) { [self] () throws(Fault) in connect(domain) }
+    }
+
     /// A domain's death.
     public func releaseDomain(_ domain: DomainID) {
         deliver(model.releaseDomain(domain))
+    }
+
+    /// A domain shut down or crashed, but still exists.
+    public func announceShutdown() {
+        deliver(model.announceShutdown())
     }
 
     fileprivate func serve(_ frame: XenstoreFrame, from connection: XenstoreConnectionID) {

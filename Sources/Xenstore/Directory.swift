@@ -4,6 +4,9 @@
 /// How often a listing starts over because the node changed meanwhile.
 private let directoryAttempts = 32
 
+/// A part is as long as a payload allows, so that this many hold any listing that a client would accept.
+private let directoryParts = 1024
+
 extension RequestCarrier {
     public func directory(_ path: XenstorePath) throws(XenstoreError) -> [String]? {
         do throws(XenstoreError) {
@@ -22,17 +25,16 @@ extension RequestCarrier {
     private func directoryInParts(_ path: XenstorePath) throws(XenstoreError) -> [UInt8]? {
         var listing: [UInt8] = []
         var generation: ArraySlice<UInt8>?
-        while true {
+        for _ in 0..<directoryParts {
             let payload = try carry(.directoryPart(path, offset: listing.count))
             guard let part = DirectoryPart(payload) else { throw .protocolViolation("DIRECTORY_PART \(path)") }
             if let generation, generation != part.generation { return nil }
             generation = part.generation
             listing += part.names
             if part.isLast { return listing }
-            guard !part.names.isEmpty, listing.count <= XenstoreFrame.maximumIncomingPayload else {
-                throw .protocolViolation("DIRECTORY_PART \(path) does not end")
-            }
+            if part.names.isEmpty { break }
         }
+        throw .protocolViolation("DIRECTORY_PART \(path) does not end")
     }
 
     private func childNames(_ payload: [UInt8], of path: XenstorePath) throws(XenstoreError) -> [String] {
@@ -55,5 +57,6 @@ struct DirectoryPart: Equatable {
         let rest = payload[(end + 1)...]
         isLast = rest.last == 0 && (rest.count == 1 || rest.dropLast().last == 0)
         names = isLast ? rest.dropLast() : rest
+        guard names.isEmpty || names.last == 0 else { return nil }
     }
 }

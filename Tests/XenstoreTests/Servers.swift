@@ -90,8 +90,10 @@ final class RunningServer {
         throw StartFailure(kind: kind)
     }
 
+    func stopModel() { model?.stop() }
+
     fileprivate func stop() {
-        model?.stop()
+        stopModel()
         if let process {
             kill(process.processIdentifier, SIGKILL)
             process.waitUntilExit()
