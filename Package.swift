@@ -89,6 +89,11 @@ let package = Package(
         tests(of: "BlockBackend", ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire"]),
         tests(of: "Telemetry", ["Telemetry"]),
         tests(of: "Host", ["BlockBackend", "CLinux", "Descriptors", "Uring", "XenWire"]),
+        // A backend process that LoopbackTests kill.
+        .executableTarget(
+            name: "loopback-peer", dependencies: ["CXen", "Loopback", "SharedRing", "XenWire"],
+            path: "Tests/LoopbackPeer", swiftSettings: strict),
+        tests(of: "Loopback", ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "loopback-peer"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenstore", "XenWire"]),

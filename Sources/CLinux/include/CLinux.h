@@ -22,6 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 #include "LinuxUnixSocket.h"
+#include "LinuxMessages.h"
+#include "LinuxProcesses.h"
 
 #define LINUX_NO_LOCKS __attribute__((swift_attr("@_noLocks")))
 #define LINUX_INLINE static inline __attribute__((always_inline)) LINUX_NO_LOCKS

@@ -1,1 +1,0 @@
-// Loopback: see README.md for what lives here.
