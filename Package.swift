@@ -83,10 +83,15 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
 
-        tests(of: "Xenbus", ["Xenbus", "Xenstore"]),
+        tests(
+            of: "Xenbus",
+            ["Loopback", "XenWire", "Xenbus", "Xenstore", .product(name: "Logging", package: "swift-log")]),
+        tests(of: "Service", ["Descriptors", "Service"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
         tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),
-        tests(of: "BlockBackend", ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire"]),
+        tests(
+            of: "BlockBackend",
+            ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire", "Xenbus", "Xenstore"]),
         tests(of: "Telemetry", ["Telemetry"]),
         tests(of: "Host", ["BlockBackend", "CLinux", "Descriptors", "Uring", "XenWire"]),
         // A backend process that LoopbackTests kill.

@@ -1,7 +1,7 @@
 public import Xenstore
 
-/// The nodes of a frontend's directory that a device class asked for, by their path below it; missing ones are absent.
-public typealias FrontendKeys = [String: XenstoreValue]
+/// Nodes of one directory that a device class asked for, by their path below it; missing ones are absent.
+public typealias NodeValues = [String: XenstoreValue]
 
 /// What xenstore says about one device at one moment: everything that its life depends on.
 public struct Observation: Equatable, Sendable {
@@ -16,12 +16,12 @@ public struct Observation: Equatable, Sendable {
     /// The frontend's `state`; `nil` when the node has vanished.
     public var frontend: XenbusState?
     /// The keys by which the frontend describes its rings, all read in one transaction.
-    public var frontendKeys: FrontendKeys
+    public var frontendKeys: NodeValues
 
     /// Everything observed.
     public init(
         backend: XenbusState?, isOnline: Bool, hotplug: HotplugStatus, hasScript: Bool, frontend: XenbusState?,
-        frontendKeys: FrontendKeys
+        frontendKeys: NodeValues
     ) {
         self.backend = backend
         self.isOnline = isOnline
@@ -56,7 +56,7 @@ public enum Effect: Equatable, Sendable {
     /// Write the keys that a frontend reads before it sets up its rings.
     case publishTransportKeys
     /// Negotiate, open the volume, map the rings, start the queues.
-    case connect(frontendKeys: FrontendKeys)
+    case connect(frontendKeys: NodeValues)
     /// Write the keys that describe what is behind the device.
     case publishDeviceKeys
     /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
@@ -67,14 +67,16 @@ public enum Effect: Equatable, Sendable {
     case switchState(XenbusState)
     /// Write the `error` node and log.
     case publishError(String)
-    /// Drop the device and its watches; write nothing.
+    /// Forget that the device had failed for good: it is another device now.
+    case absolve
+    /// Drop the device, its watches and the record of a failure; write nothing to xenstore.
     case forget
 }
 
 /// What the daemon itself knows about a device, beyond xenstore.
 public struct DeviceState: Equatable, Sendable {
     /// The keys with which the queues that run now were connected.
-    public var connectedKeys: FrontendKeys?
+    public var connectedKeys: NodeValues?
     /// The transport keys were written by this process for the device as it is now.
     public var hasPublished = false
     /// The connection failed; it is not resumed before both ends were closed.
@@ -139,7 +141,7 @@ private struct Step {
     /// A device that was created, perhaps in the place of one that we still serve.
     private mutating func begin(_ now: Observation) {
         if stop() || state.hasPublished { release() }
-        guard !state.isCondemned else { return move(to: .closed) }
+        absolve()
         // Created in one transaction with its frontend; without one it is half made or half removed.
         guard now.frontend.isPresent else { return }
         publish()
@@ -210,6 +212,12 @@ private struct Step {
         effects.append(.disconnect)
         state.connectedKeys = nil
         return true
+    }
+
+    private mutating func absolve() {
+        if state.isCondemned { effects.append(.absolve) }
+        state.isCondemned = false
+        state.hasFailed = false
     }
 
     private mutating func release() {

@@ -19,6 +19,15 @@ struct LifecycleFlowTests {
             run()
         }
 
+        /// A device whose failure an earlier process has recorded, with a frontend that is ready.
+        init(own: XenbusState, failed: Bool) {
+            state = Lifecycle.step(DeviceState(), .failed("a flush failed", .device)).0
+            now = Observation(
+                backend: own, isOnline: true, hotplug: .connected, hasScript: true, frontend: .initialised,
+                frontendKeys: [:])
+            run()
+        }
+
         /// A change by somebody else, and everything that follows from it.
         mutating func change(_ change: (inout Observation) -> Void) {
             change(&now)
@@ -216,14 +225,19 @@ struct LifecycleFlowTests {
         #expect(world.now.backend == .closed && !world.state.isConnected)
     }
 
-    @Test func `a new process that knows of the failure does not serve the device`() {
-        var state = DeviceState()
-        state = Lifecycle.step(state, .failed("flush failed earlier", .device)).0
-        let now = Observation(
-            backend: .initialising, isOnline: true, hotplug: .connected, hasScript: true, frontend: .initialised,
-            frontendKeys: [:])
-        let (next, effects) = Lifecycle.step(state, .observed(now))
-        #expect(effects == [.switchState(.closed)] && !next.isConnected)
+    @Test(arguments: [XenbusState.initWait, .connected, .closing, .closed])
+    func `a new process that knows of the failure does not serve the device`(_ own: XenbusState) {
+        var world = World(own: own, failed: true)
+        #expect(world.written == (own == .initWait || own == .connected ? [.closing] : []))
+        world.change { $0.frontend = .closed }
+        world.change { $0.isOnline = false }
+        #expect(world.now.backend == .closed && !world.state.isConnected)
+    }
+
+    @Test func `a device that is created anew has nothing to do with the one that failed in its place`() {
+        let world = World(own: .initialising, failed: true)
+        #expect(world.effects.contains(.absolve))
+        #expect(world.written == [.initWait, .connected])
     }
 
     @Test(

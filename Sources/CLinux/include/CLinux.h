@@ -21,6 +21,7 @@
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
+#include "LinuxService.h"
 #include "LinuxUnixSocket.h"
 #include "LinuxMessages.h"
 #include "LinuxProcesses.h"

@@ -1,0 +1,144 @@
+// What a service needs of Linux: signals as a descriptor, a lock file, sd_notify's datagram, resource limits.
+#pragma once
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/// Blocks SIGTERM, SIGINT and SIGHUP for this thread and all that it starts, ignores SIGPIPE, and returns a signalfd(2) for
+/// the blocked ones, or -errno.
+static inline int linux_termination_signals(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    int code = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (code != 0) return -code;
+    signal(SIGPIPE, SIG_IGN);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+/// The next pending signal's number, or 0.
+static inline int linux_take_signal(int fd) {
+    struct signalfd_siginfo info;
+    ssize_t got;
+    while ((got = read(fd, &info, sizeof info)) < 0 && errno == EINTR) {}
+    return got == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
+}
+
+/// An exclusive lock on a file that is made if need be, with our process id in it; a descriptor that holds the lock as
+/// long as it is open, -EWOULDBLOCK if another process holds it (its id is then in `*holder`), or -errno.
+static inline int linux_lock_file(const char *path, int *holder) {
+    char text[16] = "";
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        int code = errno;
+        *holder = pread(fd, text, sizeof text - 1, 0) > 0 ? atoi(text) : 0;
+        close(fd);
+        return -code;
+    }
+    int length = snprintf(text, sizeof text, "%d\n", (int)getpid());
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)length, 0) != length) {
+        int code = errno;
+        close(fd);
+        return -code;
+    }
+    return fd;
+}
+
+/// Makes a directory and its parents, the last with mode 0700; 0 or -errno. Fails if the last is not a directory of ours
+/// that nobody else may write to.
+static inline int linux_make_private_directory(const char *path) {
+    char part[4096];
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof part) return -ENAMETOOLONG;
+    memcpy(part, path, length + 1);
+    for (char *slash = part + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
+        *slash = 0;
+        if (mkdir(part, 0755) < 0 && errno != EEXIST) return -errno;
+        *slash = '/';
+    }
+    if (mkdir(part, 0700) < 0 && errno != EEXIST) return -errno;
+    struct stat status;
+    if (stat(part, &status) < 0) return -errno;
+    if (!S_ISDIR(status.st_mode)) return -ENOTDIR;
+    return status.st_uid != geteuid() || (status.st_mode & 022) ? -EPERM : 0;
+}
+
+/// sd_notify(3): one datagram to the service manager; `name` may be in the abstract namespace (`@...`). 0 or -errno.
+static inline int linux_notify(const char *name, const char *message) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(name);
+    if (length == 0 || length >= sizeof address.sun_path) return -EINVAL;
+    memcpy(address.sun_path, name, length);
+    if (name[0] == '@') address.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    ssize_t sent = sendto(fd, message, strlen(message), MSG_NOSIGNAL, (struct sockaddr *)&address,
+                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
+    int code = sent < 0 ? -errno : 0;
+    close(fd);
+    return code;
+}
+
+/// Resources by names that Swift sees: glibc's are enumerators behind macros.
+static const int linux_limit_open_files = RLIMIT_NOFILE, linux_limit_locked_memory = RLIMIT_MEMLOCK,
+                 linux_limit_core = RLIMIT_CORE;
+
+/// Sets both limits of a resource (getrlimit(2)) if the hard one is lower and we may, else the soft one as far as it goes.
+static inline int linux_raise_limit(int resource, uint64_t wanted) {
+    struct rlimit limit = {wanted, wanted};
+    if (setrlimit(resource, &limit) == 0) return 0;
+    if (getrlimit(resource, &limit) < 0) return -errno;
+    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+    return setrlimit(resource, &limit) < 0 ? -errno : 0;
+}
+
+/// For processes that the machine's own I/O may depend on: memory for their I/O may be taken without waiting for I/O that
+/// they themselves have to do (prctl(2), PR_SET_IO_FLUSHER; needs CAP_SYS_RESOURCE). 0 or -errno.
+static inline int linux_set_io_flusher(void) { return prctl(57, 1, 0, 0, 0) < 0 ? -errno : 0; }
+
+/// Writes a whole file and renames it over `path`; the file is never seen half written. 0 or -errno.
+static inline int linux_replace_file(const char *path, const char *temporary, const void *bytes, size_t count) {
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0) return -errno;
+    const char *next = bytes;
+    while (count > 0) {
+        ssize_t written = write(fd, next, count);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) {
+            int code = errno;
+            close(fd);
+            return -code;
+        }
+        next += written;
+        count -= (size_t)written;
+    }
+    close(fd);
+    return rename(temporary, path) < 0 ? -errno : 0;
+}
+
+/// The first bytes of a file; how many, or -errno.
+static inline ssize_t linux_read_file(const char *path, void *buffer, size_t capacity) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return -errno;
+    ssize_t got = read(fd, buffer, capacity);
+    int code = errno;
+    close(fd);
+    return got < 0 ? -code : got;
+}

@@ -1,0 +1,18 @@
+internal import CLinux
+
+/// The service manager that started us, if one did: sd_notify(3) without its library.
+public struct ServiceManager: Sendable {
+    private let socket: String?
+
+    /// - Parameter socket: what the environment variable NOTIFY_SOCKET says.
+    public init(socket: String?) {
+        self.socket = socket
+    }
+
+    /// `READY=1`, `STOPPING=1`, `STATUS=...`. Nobody to tell is no error, and one who does not listen is none of ours.
+    public func tell(_ message: String) {
+        guard let socket else { return }
+        // Both strings live for the call.
+        _ = unsafe linux_notify(socket, message)
+    }
+}

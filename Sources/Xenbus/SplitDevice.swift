@@ -1,0 +1,63 @@
+/// A node that a backend publishes in its own directory.
+public struct PublishedKey: Equatable, Sendable {
+    public let name: String
+    public let value: String
+
+    public init(_ name: String, _ value: String) {
+        self.name = name
+        self.value = value
+    }
+
+    /// A number, or a flag as 0 or 1.
+    public init(_ name: String, _ number: some FixedWidthInteger) {
+        self.init(name, String(number))
+    }
+}
+
+/// Why a device cannot go on, in words for the `error` node.
+public struct DeviceFailure: Error, Equatable, Sendable {
+    public let reason: String
+    public let scope: FailureScope
+
+    public init(_ reason: String, _ scope: FailureScope = .connection) {
+        self.reason = reason
+        self.scope = scope
+    }
+}
+
+/// What a running device has to say to the driver.
+public enum DeviceNews: Equatable, Sendable {
+    /// It cannot go on.
+    case failed(DeviceFailure)
+    /// What it published has changed (a volume was resized): the keys and `state` are written again.
+    case changed([PublishedKey])
+}
+
+/// One device of some class as the driver sees it. Used from the control thread only.
+public protocol SplitDevice: AnyObject {
+    /// The nodes of the backend's own directory that `connect` needs.
+    var backendKeys: [String] { get }
+    /// The nodes of the frontend's directory to be read first.
+    var frontendKeys: [String] { get }
+    /// Those whose names depend on the first ones; all are read in the same transaction.
+    func frontendKeys(after known: NodeValues) -> [String]
+
+    /// What a frontend reads before it sets up its rings.
+    var transportKeys: [PublishedKey] { get }
+    /// Negotiates, opens what is behind the device and starts the queues; returns what describes the device.
+    func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
+    /// Stops the queues: what is in flight ends and is answered.
+    func disconnect()
+    /// Closes what is behind the device.
+    func closeVolume()
+
+    /// Polls readable when `attend` has something to say; -1 if it has none now.
+    var attention: Int32 { get }
+    /// What has changed since the last call. Called when `attention` is readable and about once a second.
+    func attend() -> [DeviceNews]
+
+    /// A failure for good that an earlier process recorded.
+    var recordedFailure: String? { get }
+    /// Records a failure for good, or the end of it.
+    func record(failure: String?)
+}

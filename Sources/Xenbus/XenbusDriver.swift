@@ -1,0 +1,240 @@
+public import Logging
+public import Xenstore
+
+/// Keeps the devices of one class and one domain in step with xenstore: observes, lets the life cycle decide, applies
+/// the effects. Used from the control thread only.
+public final class XenbusDriver {
+    private let client: XenstoreClient
+    private let deviceClass: DeviceClass
+    private let makeDevice: (DeviceIdentity) -> any SplitDevice
+    private let log: Logger
+
+    private let directory: XenstorePath
+    private let directoryWatch: XenstoreWatch
+    private var devices: [UInt32: ServedDevice] = [:]
+    /// Devices to be looked at (again).
+    private var pending: Set<UInt32> = []
+    /// Devices for which xenstore refused something.
+    private var refused: Set<UInt32> = []
+    private var isRescanPending = true
+
+    private var hasServed = false
+
+    /// A device, what is known of it, and the watch on its frontend's state.
+    private struct ServedDevice {
+        let device: any SplitDevice
+        let nodes: DeviceNodes
+        let frontendWatch: XenstoreWatch
+        var state: DeviceState
+    }
+
+    /// Starts to watch; the first `process` looks at what is there.
+    ///
+    /// - Parameter makeDevice: called for every device that appears.
+    public init(
+        _ client: XenstoreClient, _ deviceClass: DeviceClass, log: Logger,
+        makeDevice: @escaping (DeviceIdentity) -> any SplitDevice
+    ) throws(XenstoreError) {
+        self.client = client
+        self.deviceClass = deviceClass
+        self.makeDevice = makeDevice
+        self.log = log
+        directory = try deviceClass.directory()
+        directoryWatch = try client.watch(directory)
+    }
+
+    /// There were devices, and the last of them is gone.
+    public var isFinished: Bool { hasServed && devices.isEmpty }
+
+    /// The devices that are served, in the order of their numbers.
+    public var served: [(identity: DeviceIdentity, device: any SplitDevice, state: DeviceState)] {
+        devices.sorted { $0.key < $1.key }.map { ($1.nodes.identity, $1.device, $1.state) }
+    }
+
+    /// There is something to do: call `process` before sleeping.
+    public var hasWork: Bool { isRescanPending || !pending.isEmpty || client.hasPendingEvents }
+
+    /// Does what there is to do now. What xenstore refused is tried again by the next call; the bound keeps a store that
+    /// changes all the time from keeping the caller.
+    public func process() throws(XenstoreError) {
+        pending.formUnion(refused)
+        refused = []
+        noteEvents()
+        for _ in 0..<16 where hasWork {
+            if isRescanPending { try rescan() }
+            try reconcilePending()
+            noteEvents()
+        }
+    }
+
+    /// Lets the devices speak: failed queues, resized volumes.
+    public func attend() throws(XenstoreError) {
+        for (number, served) in devices.sorted(by: { $0.key < $1.key }) {
+            for news in served.device.attend() { try handle(news, number) }
+        }
+    }
+
+    /// Stops all queues and writes nothing: the next process finds the devices as they are now.
+    public func suspend() {
+        for served in devices.values where served.state.isConnected {
+            served.device.disconnect()
+            served.device.closeVolume()
+        }
+        devices = [:]
+    }
+
+    // MARK: what has happened
+
+    /// Watches are only hints to read again; however many events there were, each device is looked at once.
+    private func noteEvents() {
+        for watch in client.pendingEvents() {
+            if watch == directoryWatch {
+                isRescanPending = true
+            } else if let (number, _) = devices.first(where: { $0.value.frontendWatch == watch }) {
+                pending.insert(number)
+            }
+        }
+    }
+
+    /// Something in our own directory changed, which only the toolstack, the script and we ourselves write.
+    private func rescan() throws(XenstoreError) {
+        isRescanPending = false
+        let names = try client.directory(directory) ?? []
+        let numbers = Set(names.compactMap(DeviceIdentity.number(from:)))
+        for number in numbers.sorted() where devices[number] == nil { try addIfPresent(number) }
+        pending.formUnion(devices.keys)
+    }
+
+    /// A directory without `state` is half made or half removed: no device yet, or no longer.
+    private func addIfPresent(_ number: UInt32) throws(XenstoreError) {
+        let identity = try deviceClass.device(number)
+        if try client.read(identity.backendPath.appending("state")) != nil { try add(number, identity) }
+    }
+
+    private func add(_ number: UInt32, _ identity: DeviceIdentity) throws(XenstoreError) {
+        hasServed = true
+        let device = makeDevice(identity)
+        let watch = try client.watch(identity.frontendPath.appending("state"))
+        devices[number] = ServedDevice(
+            device: device, nodes: DeviceNodes(client: client, identity: identity), frontendWatch: watch,
+            state: DeviceState())
+        log.info("device appeared", metadata: ["device": "\(identity)"])
+        if let reason = device.recordedFailure {
+            devices[number]?.state = Lifecycle.step(DeviceState(), .failed(reason, .device)).0
+            log.error("not served, it failed earlier: \(reason)", metadata: ["device": "\(identity)"])
+        }
+    }
+
+    private func handle(_ news: DeviceNews, _ number: UInt32) throws(XenstoreError) {
+        guard let served = devices[number] else { return }
+        switch news {
+        case .failed(let failure):
+            try advance(number, .failed(failure.reason, failure.scope))
+            pending.insert(number)
+        case .changed(let keys):
+            guard served.state.observation?.backend != nil, served.state.isConnected else { return }
+            // The state is what it is (a device may be closing); writing it again makes the frontend look.
+            _ = try served.nodes.publish(keys, state: served.state.observation?.backend, touching: true)
+        }
+    }
+
+    // MARK: one device
+
+    private func reconcilePending() throws(XenstoreError) {
+        while let number = pending.min() {
+            do throws(XenstoreError) {
+                try reconcile(number)
+            } catch {
+                guard client.isConnected else { throw error }
+                refused.insert(number)
+                log.warning("will be tried again: \(error)", metadata: ["device": "\(number)"])
+            }
+            pending.remove(number)
+        }
+    }
+
+    /// Observes and steps until there is nothing more to do. A step's result is observed at once, without waiting for
+    /// the watch; the bound only guards against a store that somebody else changes all the time.
+    private func reconcile(_ number: UInt32) throws(XenstoreError) {
+        for _ in 0..<8 {
+            guard let served = devices[number] else { return }
+            let now = try served.nodes.observe(for: served.device)
+            guard try advance(number, .observed(now)) else { return }
+        }
+    }
+
+    /// One step of a device's life; false if there was nothing to do.
+    @discardableResult
+    private func advance(_ number: UInt32, _ event: DeviceEvent) throws(XenstoreError) -> Bool {
+        guard let served = devices[number] else { return false }
+        let (state, effects) = Lifecycle.step(served.state, event)
+        devices[number]?.state = state
+        var description: [PublishedKey] = []
+        for effect in effects {
+            log.debug("\(effect)", metadata: ["device": "\(served.nodes.identity)"])
+            switch try apply(effect, to: served, &description) {
+            case .done: continue
+            case .vanished: return true
+            case .failed(let failure): return try advance(number, .failed(failure.reason, failure.scope))
+            }
+        }
+        if state.isForgotten { try forget(number) }
+        return !effects.isEmpty
+    }
+
+    private enum Outcome {
+        case done
+        /// The device's directory is no longer there; the next observation says so too.
+        case vanished
+        case failed(DeviceFailure)
+    }
+
+    /// - Parameter description: what `connect` returned, for `publishDeviceKeys`.
+    private func apply(
+        _ effect: Effect, to served: ServedDevice, _ description: inout [PublishedKey]
+    ) throws(XenstoreError) -> Outcome {
+        let (device, nodes) = (served.device, served.nodes)
+        switch effect {
+        case .publishTransportKeys:
+            return try nodes.publish(device.transportKeys, removing: "error") ? .done : .vanished
+        case .publishDeviceKeys: return try nodes.publish(description) ? .done : .vanished
+        case .switchState(let state): return try switchState(nodes, state)
+        case .publishError(let reason): return try publishError(nodes, reason)
+        case .connect(let keys): return try connect(served, keys, &description)
+        case .disconnect: device.disconnect()
+        case .closeVolume: device.closeVolume()
+        case .absolve, .forget: device.record(failure: nil)
+        }
+        return .done
+    }
+
+    private func connect(
+        _ served: ServedDevice, _ keys: NodeValues, _ description: inout [PublishedKey]
+    ) throws(XenstoreError) -> Outcome {
+        if let failure = try served.nodes.checkFrontend() { return .failed(failure) }
+        let backend = try served.nodes.backendKeys(served.device.backendKeys)
+        do throws(DeviceFailure) {
+            description = try served.device.connect(frontend: keys, backend: backend)
+            return .done
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    private func switchState(_ nodes: DeviceNodes, _ state: XenbusState) throws(XenstoreError) -> Outcome {
+        guard try nodes.publish([], state: state) else { return .vanished }
+        log.info("state \(state)", metadata: ["device": "\(nodes.identity)"])
+        return .done
+    }
+
+    private func publishError(_ nodes: DeviceNodes, _ reason: String) throws(XenstoreError) -> Outcome {
+        log.error("\(reason)", metadata: ["device": "\(nodes.identity)"])
+        return try nodes.publish([PublishedKey("error", reason)]) ? .done : .vanished
+    }
+
+    private func forget(_ number: UInt32) throws(XenstoreError) {
+        guard let served = devices.removeValue(forKey: number) else { return }
+        log.info("device vanished", metadata: ["device": "\(served.nodes.identity)"])
+        try client.unwatch(served.frontendWatch)
+    }
+}
