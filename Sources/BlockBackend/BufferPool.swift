@@ -18,6 +18,8 @@ internal import SharedRing
 
     private let base: UnsafeMutableRawPointer
     private let pages: Int
+    /// The first pages, which are not handed out as blocks: each belongs to one entry of the in-flight table.
+    private let reserved: Int
     /// Free blocks by order, each list in its own part of one table, from `bottoms` up to and without `tops`.
     private let lists: FixedTable<UInt16>
     private let tops: FixedTable<Int>
@@ -27,9 +29,13 @@ internal import SharedRing
     private(set) var slabs = 0
 
     /// Reserves address space for `ceiling` bytes, rounded down to whole blocks; no memory yet.
-    init(ceiling: Int) throws(Fault) {
+    ///
+    /// - Parameter reserved: pages wanted for entries, a multiple of the largest block; granted if they are not more
+    ///   than half the ceiling.
+    init(ceiling: Int, reserved: Int = 0) throws(Fault) {
         let rounded = max(ceiling, Self.minimumCeiling) & ~(Self.pageSize << Self.maximumOrder - 1)
         pages = min(rounded / Self.pageSize, 1 << 15)
+        self.reserved = reserved <= pages / 2 ? reserved : 0
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         let memory = unsafe mmap(nil, pages * Self.pageSize, PROT_READ | PROT_WRITE, flags, -1, 0)
         guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
@@ -86,6 +92,11 @@ internal import SharedRing
     /// The slab that a block lies in.
     @inline(__always) static func slab(of page: UInt16) -> UInt16 { page / UInt16(slabPages) }
 
+    /// Whether entries have pages of their own.
+    var reservesPages: Bool { reserved > 0 }
+    /// Whether the slabs of the reserved pages are brought in.
+    var hasReservedPages: Bool { slabs * Self.slabPages >= reserved }
+
     /// Whether another slab may be brought in.
     var canGrow: Bool { slabs * Self.slabPages < pages }
 
@@ -95,7 +106,7 @@ internal import SharedRing
         let end = min(first + Self.slabPages, pages)
         slabs += 1
         var page = end
-        while page > first {
+        while page > max(first, reserved) {
             page -= 1 << Self.maximumOrder
             push(UInt16(page), Self.maximumOrder)
         }

@@ -13,36 +13,23 @@ extension QueueCore {
         // `completions` has `completions.count` elements.
         let reaped = unsafe engine.reap(completions.pointer, capacity: completions.count)
         underWay &-= reaped
-        for index in 0..<reaped { complete(completions[index]) }
+        for index in 0..<reaped { unsafe complete(completions.element(index).pointee) }
         copyOutbound()
         return reaped > 0
     }
 
     @inline(__always) private mutating func complete(_ completion: IOCompletion) {
-        let index = UInt16(truncatingIfNeeded: completion.tag)
-        if Int(index) < slots.count {
-            let slot = unsafe slots.element(Int(index))
-            // A plain request that was done whole, as nearly always.
-            let length = unsafe Int32(truncatingIfNeeded: slot.pointee.sectors &* 512)
-            if unsafe slot.pointee.isPlain, completion.result == length { return unsafe completePlain(index, slot) }
-            makeGeneral(index)
+        let owner = UInt16(truncatingIfNeeded: completion.tag)
+        if owner & Owner.part == 0 {
+            completePage(owner, completion.result)
+        } else {
+            completeOther(Owner.index(owner), completion.result)
         }
-        completeOther(index, completion.result)
     }
 
-    @inline(__always) private mutating func completePlain(_ index: UInt16, _ slot: UnsafeMutablePointer<Slot>) {
-        guard unsafe slot.pointee.operation == .read else { return unsafe endPlain(index, slot, .okay) }
-        let count = unsafe Int(slot.pointee.segmentCount)
-        if !outbound.hasRoom(for: count) { copyOutbound() }
-        // `takePlain` has judged the segments in the private copy.
-        let segments = unsafe (inFlight.request(index) + 24).assumingMemoryBound(to: blkif_segment_wire.self)
-        unsafe outbound.append(
-            segments, count: count, local: pool.address(slot.pointee.block), of: index, domain, .toGuest)
-    }
-
-    @inline(never) private mutating func completeOther(_ index: UInt16, _ result: Int32) {
+    @inline(never) mutating func completeOther(_ index: UInt16, _ result: Int32) {
         guard result >= 0 else { return operationFailed(index, -result) }
-        if parts[Int(index)].stage == .synchronize { return end(index, .okay) }
+        if parts[Int(index)].stage == .synchronize { return endOther(index, .okay) }
         parts[Int(index)].done &+= UInt32(result)
         guard parts[Int(index)].done >= parts[Int(index)].length else {
             return continueShort(index, by: result)
@@ -50,7 +37,7 @@ extension QueueCore {
         switch parts[Int(index)].stage {
         case .read: gatherOutbound(index)
         case .fill: mergeIntoFilled(index)
-        case .write, .discard, .synchronize: end(index, .okay)
+        case .write, .discard, .synchronize: endOther(index, .okay)
         }
     }
 
@@ -63,7 +50,7 @@ extension QueueCore {
 
     /// The kernel did a part of the operation; nothing at all means that the volume ends before the request does.
     private mutating func continueShort(_ index: UInt16, by bytes: Int32) {
-        guard bytes > 0 else { return end(index, .error) }
+        guard bytes > 0 else { return endOther(index, .error) }
         count(.shortOperations)
         queueOperation(index)
     }
@@ -79,7 +66,7 @@ extension QueueCore {
         switch parts[Int(index)].stage {
         case .synchronize: flushFailed(index, code)
         case .write where code == ENOSPC && pausesWhenFull: hold(index, code)
-        default: end(index, code == EOPNOTSUPP && parts[Int(index)].stage == .discard ? .unsupported : .error)
+        default: endOther(index, code == EOPNOTSUPP && parts[Int(index)].stage == .discard ? .unsupported : .error)
         }
     }
 
@@ -115,38 +102,45 @@ extension QueueCore {
     mutating func copyOutbound() {
         guard outbound.count > 0 else { return }
         // Both sides were checked: local blocks belong to parts in use.
-        _ = unsafe grants.copy(outbound.segments.pointer, count: outbound.count, .toGuest)
+        let failures = unsafe grants.copy(outbound.segments.pointer, count: outbound.count, .toGuest)
         count(.grantCopies)
         count(.grantSegments, UInt64(outbound.count))
+        if failures > 0 || outboundParts > 0 { endCopied() }
+        outbound.clear()
+        outboundParts = 0
+    }
+
+    /// Ends the parts that were copied; page requests are answered already, and corrected where the copy failed.
+    @inline(never) private mutating func endCopied() {
         var start = 0
         while start < outbound.count {
-            let (owner, succeeded, next) = outbound.owner(at: start)
-            if !succeeded { count(.grantRefused) }
-            end(owner, succeeded ? .okay : .error)
+            let (owner, next) = outbound.owner(at: start)
+            let failed = !outbound.succeeded(start..<next)
+            if failed { count(.grantRefused) }
+            if owner & Owner.part != 0 {
+                endOther(Owner.index(owner), failed ? .error : .okay)
+            } else if failed {
+                correctPage(owner)
+            }
             start = next
         }
-        outbound.clear()
     }
 
-    /// A part is over; with the last one the request's step is.
-    @inline(__always) mutating func end(_ index: UInt16, _ status: BlockStatus) {
-        if Int(index) < slots.count {
-            let slot = unsafe slots.element(Int(index))
-            if unsafe slot.pointee.isPlain { return unsafe endPlain(index, slot, status) }
+    /// A copy from the guest failed: that is the end of a page request, or of a part.
+    mutating func fail(_ owner: UInt16) {
+        if owner & Owner.part == 0 {
+            failPage(owner)
+        } else {
+            endOther(Owner.index(owner), .error)
         }
-        endOther(index, status)
-    }
-
-    @inline(__always)
-    private mutating func endPlain(_ index: UInt16, _ slot: UnsafeMutablePointer<Slot>, _ status: BlockStatus) {
-        unsafe pool.release(slot.pointee.block, order: Int(slot.pointee.order))
-        unsafe respond(index, slot, status)
     }
 
     @inline(never) private mutating func endOther(_ index: UInt16, _ status: BlockStatus) {
         let part = parts[Int(index)]
-        if part.block != Slot.noBlock { pool.release(part.block, order: Int(part.order)) }
-        giveBack(index)
+        if part.block != Slot.noBlock, part.order != Part.ownPage {
+            pool.release(part.block, order: Int(part.order))
+        }
+        freeParts.push(index)
         let slot = Int(part.slot)
         slots[slot].parts &-= 1
         if status != .okay {
@@ -172,19 +166,13 @@ extension QueueCore {
         }
     }
 
-    private mutating func respond(_ index: UInt16) {
+    mutating func respond(_ index: UInt16) {
+        releaseTable(index)
         let slot = slots[Int(index)]
-        if slot.table != Slot.noBlock {
-            pool.release(slot.table, order: Int(slot.tableOrder))
-            tablePages &-= 1 << Int(slot.tableOrder)
-        }
-        unsafe respond(index, slots.element(Int(index)), slot.status)
-    }
-
-    @inline(__always)
-    private mutating func respond(_ index: UInt16, _ slot: UnsafeMutablePointer<Slot>, _ status: BlockStatus) {
-        unsafe record(slot, status)
-        unsafe answer(index, operation: slot.pointee.operation.rawValue, status: status)
+        let operation = CountedOperation(slot.operation)
+        count(operation, latency: now &- slot.started, requests: 1, sectors: UInt64(slot.sectors))
+        if slot.status != .okay { counters.add(CellLayout.errors(operation), 1) }
+        answer(index, operation: slot.operation.rawValue, status: slot.status)
     }
 
     /// Writes a response (P1, P2); `publish` shows it to the guest.
@@ -198,38 +186,34 @@ extension QueueCore {
 
     // MARK: Counting
 
-    /// Requests of one kind that were taken and answered in the same turns have the same latency: they are counted
-    /// together.
+    /// Page requests of one kind that were taken in one turn and answered in one have the same latency: they are
+    /// counted together.
     struct Recent {
-        var started: UInt64 = 0
-        var operation = BlockOperation.read
+        /// As `PageRequest.key`.
+        var key: UInt64 = 0
         var requests: UInt64 = 0
-        var sectors: UInt64 = 0
+        var bytes: UInt64 = 0
     }
 
-    @inline(__always) private mutating func record(_ slot: UnsafeMutablePointer<Slot>, _ status: BlockStatus) {
-        if unsafe slot.pointee.started != recent.started || slot.pointee.operation != recent.operation {
-            recordRecent()
-            recent.started = unsafe slot.pointee.started
-            recent.operation = unsafe slot.pointee.operation
-        }
-        recent.requests &+= 1
-        recent.sectors &+= unsafe UInt64(slot.pointee.sectors)
-        if status != .okay {
-            unsafe counters.add(CellLayout.errors(CountedOperation(slot.pointee.operation)), 1)
-        }
+    @inline(never) mutating func startRecent(_ key: UInt64) {
+        countRecent()
+        recent.key = key
     }
 
     /// Counts what was answered lately; `publish` does so before the guest can see the answers.
-    @inline(never) mutating func recordRecent() {
+    mutating func countRecent() {
         guard recent.requests > 0 else { return }
-        let operation = CountedOperation(recent.operation)
-        let latency = now &- recent.started
-        counters.add(CellLayout.bucket(operation, latency), recent.requests)
-        counters.add(CellLayout.sum(operation), latency &* recent.requests)
-        counters.add(CellLayout.sectors(operation), recent.sectors)
+        count(
+            recent.key & 1 == 0 ? .read : .write, latency: now &- recent.key >> 1, requests: recent.requests,
+            sectors: recent.bytes / Sector.size)
         recent.requests = 0
-        recent.sectors = 0
+        recent.bytes = 0
+    }
+
+    private func count(_ operation: CountedOperation, latency: UInt64, requests: UInt64, sectors: UInt64) {
+        counters.add(CellLayout.bucket(operation, latency), requests)
+        counters.add(CellLayout.sum(operation), latency &* requests)
+        counters.add(CellLayout.sectors(operation), sectors)
     }
 
     // MARK: Violations

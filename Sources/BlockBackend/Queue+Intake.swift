@@ -15,91 +15,18 @@ extension QueueCore {
         }
         let wanted = min(waiting, chunk.size)
         var taken: UInt32 = 0
-        while taken < wanted, stalled.isEmpty, takeOne() { taken &+= 1 }
+        while taken < wanted {
+            taken &+= 1
+            if !takeOne() { break }
+        }
         inFlight.noteConsumed()
         chunk.took(taken)
         return taken > 0
     }
 
-    /// Takes the next request (F1-F3), judges it and starts it; what breaks a rule is answered.
-    @inline(__always) private mutating func takeOne() -> Bool {
-        guard let index = inFlight.allocate() else { return false }
-        let request = unsafe inFlight.request(index)
-        // The slot is inside the mapped ring, the entry has 112 bytes.
-        unsafe abi.takeRequest(from: ring.takeSlot(), into: request)
-        inFlight.markInFlight(index)
-        if unsafe !takePlain(index, request) { takeOther(index) }
-        return true
-    }
-
-    /// The short way of nearly all requests: a sound read or write with segments of its own, aligned, in one block that
-    /// is at hand. False for anything else, and then nothing was done.
-    @inline(__always)
-    private mutating func takePlain(_ index: UInt16, _ request: UnsafeMutableRawPointer) -> Bool {
-        let operation = unsafe request.load(as: UInt8.self)
-        let count = unsafe Int(request.load(fromByteOffset: 1, as: UInt8.self))
-        guard operation <= lastPlainOperation, count &- 1 < Int(SegmentLimit.direct), count > 0 else { return false }
-        // Plain segments lie in the private copy, at offset 24 of the native layout.
-        let segments = unsafe UnsafePointer((request + 24).assumingMemoryBound(to: blkif_segment_wire.self))
-        let sectors = unsafe SegmentRules.soundSectors(segments, count: count, alignmentMask: limits.alignmentMask)
-        let sector = unsafe request.load(fromByteOffset: 16, as: UInt64.self)
-        guard sectors > 0, sector <= capacity &- UInt64(sectors), UInt64(sectors) <= capacity else { return false }
-        let length = sectors &* 512
-        let offset = sector &* Sector.size
-        guard (offset | UInt64(length)) & plainMask == 0 else { return false }
-        let order = Self.order(bytes: Int(length))
-        guard let block = pool.reuse(order: order) else { return false }
-
-        let slot = unsafe slots.element(Int(index))
-        unsafe slot.pointee.started = now
-        unsafe slot.pointee.sectors = sectors
-        unsafe slot.pointee.segmentCount = UInt16(count)
-        unsafe slot.pointee.operation = operation == 0 ? .read : .write
-        unsafe slot.pointee.order = UInt8(truncatingIfNeeded: order)
-        unsafe slot.pointee.block = block
-        unsafe slot.pointee.isPlain = true
-        if operation == 0 {
-            unsafe queueOperation(.read, block, pool.address(block), offset: offset, length: length, tag: index)
-        } else {
-            if !inbound.hasRoom(for: count) { copyInbound() }
-            unsafe inbound.append(
-                segments, count: count, local: pool.address(block), of: index, domain, .fromGuest)
-        }
-        return true
-    }
-
-    /// Puts an operation into the table for the next submission.
-    @inline(__always)
-    mutating func queueOperation(
-        _ kind: OperationKind, _ block: UInt16, _ buffer: UnsafeMutableRawPointer, offset: UInt64, length: UInt32,
-        tag: UInt16
-    ) {
-        // A part has at most one operation, so the table, as large as the table of parts, has room.
-        unsafe operations.element(operationCount).pointee = unsafe IOOperation(
-            kind, buffer: buffer, slab: slabTags.element(Int(BufferPool.slab(of: block))).pointee, offset: offset,
-            length: length, tag: UInt32(tag))
-        operationCount &+= 1
-    }
-
-    /// Gives a plain request, to which something other than success happened, all that the general way needs.
-    @inline(never) mutating func makeGeneral(_ index: UInt16) {
-        let slot = slots[Int(index)]
-        guard slot.isPlain else { return }
-        let request = unsafe inFlight.request(index)
-        // `takePlain` has judged: the segments lie in the private copy, the sector fits.
-        slots[Int(index)] = unsafe Slot(
-            segments: UnsafePointer((request + 24).assumingMemoryBound(to: blkif_segment_wire.self)), sector: 0,
-            started: slot.started, sectors: slot.sectors, nextSegment: slot.segmentCount,
-            segmentCount: slot.segmentCount, parts: 1, operation: slot.operation)
-        parts[Int(index)] = unsafe Part(
-            buffer: pool.address(slot.block),
-            offset: request.load(fromByteOffset: 16, as: UInt64.self) &* Sector.size, length: slot.sectors &* 512,
-            slot: index, segmentCount: slot.segmentCount, block: slot.block, order: slot.order,
-            stage: slot.operation == .read ? .read : .write)
-    }
-
     /// The general way: judges by name, and starts what the request asks for.
-    @inline(never) private mutating func takeOther(_ index: UInt16) {
+    @inline(never) mutating func takeOther(_ index: UInt16) {
+        slots[Int(index)].table = Slot.noBlock  // what an earlier request left behind is not this one's
         do throws(Violation) {
             let request = unsafe try BlockRequest.decode(inFlight.request(index), within: limits)
             try begin(index, request)
@@ -115,9 +42,7 @@ extension QueueCore {
         } else if request.operation == .discard {
             try judgeDiscard(index, request)
         } else {
-            // Plain segments lie in the private copy, at offset 24 of the native layout.
-            unsafe try judge(
-                index, UnsafePointer((inFlight.request(index) + 24).assumingMemoryBound(to: blkif_segment_wire.self)))
+            unsafe try judge(index, Self.segments(in: inFlight.request(index)))
             advance(index)
         }
     }
@@ -150,13 +75,12 @@ extension QueueCore {
     /// Answers a request that broke a rule and counts the rule.
     mutating func refuse(_ index: UInt16, _ violation: Violation) {
         count(violation)
-        let request = unsafe inFlight.request(index)
-        let status: BlockStatus = violation.consequence == .refusesRequest ? .unsupported : .error
-        // A request that was opened may hold a segment table.
-        if slots[Int(index)].table != Slot.noBlock { releaseTable(index) }
-        unsafe answer(
-            index, operation: BlockRequest.echoedOperation(request),
-            status: status)
+        refuse(index, violation.consequence == .refusesRequest ? .unsupported : .error)
+    }
+
+    private mutating func refuse(_ index: UInt16, _ status: BlockStatus) {
+        releaseTable(index)
+        unsafe answer(index, operation: BlockRequest.echoedOperation(inFlight.request(index)), status: status)
     }
 
     // MARK: Indirect segments
@@ -186,12 +110,14 @@ extension QueueCore {
             let local = unsafe pool.address(slots[Int(index)].table) + page * BufferPool.pageSize
             unsafe inbound.append(
                 .fromGuest(domain, GrantReference(reference), offset: 0, length: UInt16(length), to: local),
-                of: index | CopyBatch.tableMark)
+                of: index | Owner.table)
         }
     }
 
-    private mutating func releaseTable(_ index: UInt16) {
+    /// Gives the request's segment table back, if it has one.
+    mutating func releaseTable(_ index: UInt16) {
         let slot = slots[Int(index)]
+        guard slot.table != Slot.noBlock else { return }
         pool.release(slot.table, order: Int(slot.tableOrder))
         tablePages &-= 1 << Int(slot.tableOrder)
         slots[Int(index)].table = Slot.noBlock
@@ -206,13 +132,14 @@ extension QueueCore {
     mutating func copyInbound() {
         guard inbound.count > 0 else { return }
         // Both sides were checked: local blocks belong to parts and tables in use.
-        _ = unsafe grants.copy(inbound.segments.pointer, count: inbound.count, .fromGuest)
+        let failures = unsafe grants.copy(inbound.segments.pointer, count: inbound.count, .fromGuest)
         count(.grantCopies)
         count(.grantSegments, UInt64(inbound.count))
         var start = 0
         while start < inbound.count {
-            let (owner, succeeded, next) = inbound.owner(at: start)
-            arrived.append(UInt32(owner) | (succeeded ? 0 : Self.failureMark))
+            let (owner, next) = inbound.owner(at: start)
+            let failed = failures > 0 && !inbound.succeeded(start..<next)
+            arrived.append(UInt32(owner) | (failed ? Self.failureMark : 0))
             start = next
         }
         inbound.clear()
@@ -229,28 +156,20 @@ extension QueueCore {
     }
 
     private mutating func arrive(_ owner: UInt16, failed: Bool) {
-        if owner & CopyBatch.tableMark != 0 {
-            tableArrived(owner & ~CopyBatch.tableMark, failed: failed)
+        if failed { count(.grantRefused) }
+        if owner & Owner.table != 0 {
+            tableArrived(Owner.index(owner), failed: failed)
         } else if failed {
-            count(.grantRefused)
-            end(owner, .error)
-        } else if Int(owner) < slots.count, slots[Int(owner)].isPlain {
-            queuePlainWrite(owner)
+            fail(owner)
+        } else if owner & Owner.part != 0 {
+            queueOperation(Owner.index(owner))
         } else {
-            queueOperation(owner)
+            writePage(owner)
         }
     }
 
-    private mutating func queuePlainWrite(_ index: UInt16) {
-        let slot = slots[Int(index)]
-        let sector = unsafe inFlight.request(index).load(fromByteOffset: 16, as: UInt64.self)
-        unsafe queueOperation(
-            .write, slot.block, pool.address(slot.block), offset: sector &* Sector.size, length: slot.sectors &* 512,
-            tag: index)
-    }
-
     private mutating func tableArrived(_ index: UInt16, failed: Bool) {
-        guard !failed else { return refuse(index, .grantRefused) }
+        guard !failed else { return refuse(index, .error) }
         do throws(Violation) {
             let table = unsafe pool.address(slots[Int(index)].table)
             unsafe try judge(index, UnsafePointer(table.assumingMemoryBound(to: blkif_segment_wire.self)))
@@ -307,18 +226,13 @@ extension QueueCore {
         }
     }
 
-    /// A part for a request: its own one while it has none under way, else one from the list.
-    mutating func part(for index: UInt16) -> UInt16? {
-        slots[Int(index)].parts == 0 ? index : freeParts.pop()
-    }
-
-    /// Ends the use of a part.
-    @inline(__always) mutating func giveBack(_ part: UInt16) {
-        if Int(part) >= slots.count { freeParts.push(part) }
+    /// A part, as long as there is one more for every entry (see `completeGeneral`).
+    private mutating func takePart() -> UInt16? {
+        freeParts.count > Int(ring.size) ? freeParts.pop() : nil
     }
 
     private mutating func startSynchronize(_ index: UInt16) -> Bool {
-        guard let part = part(for: index) else { return false }
+        guard let part = takePart() else { return false }
         parts[Int(part)] = unsafe Part(slot: index, stage: .synchronize)
         slots[Int(index)].parts &+= 1
         queueOperation(part)
@@ -327,9 +241,9 @@ extension QueueCore {
 
     /// Starts the next part of a request's data.
     private mutating func startPart(_ index: UInt16) -> Bool {
-        guard let part = part(for: index) else { return false }
+        guard let part = takePart() else { return false }
         guard let stretch = reserve(index) else {
-            giveBack(part)
+            freeParts.push(part)
             return false
         }
         let slot = slots[Int(index)]
@@ -417,8 +331,8 @@ extension QueueCore {
         if !inbound.hasRoom(for: Int(part.segmentCount)) { copyInbound() }
         guard let table = unsafe slots[Int(part.slot)].segments, let buffer = unsafe part.buffer else { return }
         unsafe inbound.append(
-            table + Int(part.firstSegment), count: Int(part.segmentCount), local: buffer + Int(part.lead), of: index,
-            domain, .fromGuest)
+            table + Int(part.firstSegment), count: Int(part.segmentCount), local: buffer + Int(part.lead),
+            of: index | Owner.part, domain, .fromGuest)
     }
 
     /// Adds a part's segments to the batch that `copyOutbound` delivers.
@@ -426,14 +340,14 @@ extension QueueCore {
         let part = parts[Int(index)]
         if !outbound.hasRoom(for: Int(part.segmentCount)) { copyOutbound() }
         guard let table = unsafe slots[Int(part.slot)].segments, let buffer = unsafe part.buffer else { return }
+        outboundParts &+= 1
         unsafe outbound.append(
-            table + Int(part.firstSegment), count: Int(part.segmentCount), local: buffer + Int(part.lead), of: index,
-            domain, .toGuest)
+            table + Int(part.firstSegment), count: Int(part.segmentCount), local: buffer + Int(part.lead),
+            of: index | Owner.part, domain, .toGuest)
     }
 
     /// Puts a part's operation, or what is left of it, into the table for the next submission.
     mutating func queueOperation(_ index: UInt16) {
-        if Int(index) < slots.count { makeGeneral(index) }
         let part = parts[Int(index)]
         let kind: OperationKind =
             switch part.stage {
@@ -446,7 +360,7 @@ extension QueueCore {
             kind, buffer: part.buffer.map { unsafe $0 + Int(part.done) },
             slab: part.block == Slot.noBlock
                 ? IOOperation.unregistered : slabTags[Int(BufferPool.slab(of: part.block))],
-            offset: part.offset &+ UInt64(part.done), length: part.length &- part.done, tag: UInt32(index))
+            offset: part.offset &+ UInt64(part.done), length: part.length &- part.done, tag: UInt32(index | Owner.part))
         operationCount &+= 1
     }
 
@@ -456,14 +370,20 @@ extension QueueCore {
     mutating func block(order: Int) -> UInt16? {
         if let block = pool.allocate(order: order) { return block }
         if pool.canGrow {
-            let slab = UInt16(truncatingIfNeeded: pool.slabs)
-            let memory = unsafe pool.grow()
-            if unsafe engine.register(slab: slab, memory) { slabTags[Int(slab)] = slab }
-            counters.set(CellLayout.events + QueueEvent.bufferBytes.rawValue, UInt64(pool.resident))
+            repeat { bringInSlab() } while pool.canGrow && !pool.hasReservedPages
+            // The entries' own pages are there now: page requests may take the short way.
+            if pool.reservesPages { pageOperations = limits.isReadOnly ? 1 : 2 }
         } else if !pool.merge() {
             return nil
         }
         return pool.allocate(order: order)
+    }
+
+    private mutating func bringInSlab() {
+        let slab = UInt16(truncatingIfNeeded: pool.slabs)
+        let memory = unsafe pool.grow()
+        if unsafe engine.register(slab: slab, memory) { slabTags[Int(slab)] = slab }
+        counters.set(CellLayout.events + QueueEvent.bufferBytes.rawValue, UInt64(pool.resident))
     }
 
     @inline(__always) static func pages(bytes: Int) -> Int { (bytes &+ 4095) &>> 12 }

@@ -72,11 +72,14 @@ struct QueueCore: ~Copyable {
     let discardRules: DiscardRules
     /// `volumeBlock` - 1.
     let blockMask: UInt64
-    /// What the short way demands of positions and lengths, bytes.
-    let plainMask: UInt64
-    /// The last operation that may take the short way: read, or write where that is allowed and needs no more.
-    let lastPlainOperation: UInt8
+    /// Sectors that a page request's position and length must be multiples of, minus 1.
+    let pageMask: UInt64
+    /// Operations below this take the short way of page requests: none while there is no memory for it, then reads, and
+    /// writes where they are allowed.
+    var pageOperations: UInt16 = 0
     let pausesWhenFull: Bool
+    /// The volume does nothing: operations are over when they would be submitted.
+    let isNull: Bool
 
     // Requests in flight, by one index: the copy, the slot.
     var ring: BackRing
@@ -85,7 +88,7 @@ struct QueueCore: ~Copyable {
     /// Requests that wait for a part or for buffer memory.
     var stalled: IndexQueue
 
-    // Parts of requests, by their own index, which is also the engine's tag.
+    // Parts of general requests, by their own index.
     let parts: FixedTable<Part>
     var freeParts: FreeList
     /// Writes that wait for room on the volume.
@@ -101,6 +104,8 @@ struct QueueCore: ~Copyable {
 
     var inbound = CopyBatch()
     var outbound = CopyBatch()
+    /// Parts among the owners in `outbound`.
+    var outboundParts = 0
     let operations: FixedTable<IOOperation>
     var operationCount = 0
     let completions: FixedTable<IOCompletion>
@@ -109,6 +114,8 @@ struct QueueCore: ~Copyable {
     var underWay = 0
     /// 512-byte sectors of the device, as of this turn.
     var capacity: UInt64 = 0
+    /// Where a page request may begin: below this.
+    var pageCapacity: UInt64 = 0
     /// Time of this turn, nanoseconds.
     var now: UInt64 = 0
     var chunk: ChunkPolicy
@@ -128,7 +135,7 @@ struct QueueCore: ~Copyable {
         guard entries > 0, entries <= 1024 else { throw Fault("a ring of \(pages) pages", errno: 22) }
         // The two that can fail come first: a noncopyable value cannot be given up half made.
         let ringPages = try grants.map(configuration.ringReferences, of: configuration.domain, writable: true)
-        let buffers = try BufferPool(ceiling: configuration.bufferCeiling)
+        let buffers = try BufferPool(ceiling: configuration.bufferCeiling, reserved: Int(entries))
         self.grants = grants
         self.channel = channel
         self.engine = engine
@@ -140,9 +147,8 @@ struct QueueCore: ~Copyable {
         limits = configuration.limits
         discardRules = configuration.discard
         blockMask = UInt64(max(configuration.volumeBlock, 512)) - 1
-        plainMask = blockMask
-        lastPlainOperation =
-            configuration.limits.isReadOnly ? BlockOperation.read.rawValue : BlockOperation.write.rawValue
+        pageMask = UInt64(configuration.limits.alignmentMask) | blockMask / Sector.size
+        isNull = configuration.isNull
         pausesWhenFull = configuration.pausesWhenFull
         mapping = ringPages
         // The mapping has `pages` pages and lives as long as this value.
@@ -155,14 +161,14 @@ struct QueueCore: ~Copyable {
         stalled = IndexQueue(capacity: Int(entries))
         let partCount = Int(entries) + 256
         parts = FixedTable(repeating: Part(), count: partCount)
-        freeParts = FreeList(first: UInt16(entries), count: 256)
+        freeParts = FreeList(count: UInt16(partCount))
         held = IndexQueue(capacity: partCount)
-        arrived = IndexQueue(capacity: partCount + Int(entries))
+        arrived = IndexQueue(capacity: partCount + Int(entries) * 2)
         pool = buffers
         slabTags = FixedTable(
             repeating: IOOperation.unregistered, count: pool.ceiling / BufferPool.pageSize / BufferPool.slabPages + 1)
         let none = unsafe IOOperation(.read, buffer: nil, slab: IOOperation.unregistered, offset: 0, length: 0, tag: 0)
-        operations = FixedTable(repeating: none, count: partCount)
+        operations = FixedTable(repeating: none, count: partCount + Int(entries))
         completions = FixedTable(repeating: IOCompletion(tag: 0, result: 0), count: 64)
         chunk = ChunkPolicy(ringSize: entries)
         seenProducer = configuration.firstIndex
@@ -172,12 +178,14 @@ struct QueueCore: ~Copyable {
     mutating func turn() -> Bool {
         now = clock.now()
         capacity = shared.capacity
+        pageCapacity = capacity > 7 ? capacity - 7 : 0
         if ring.requestProducer() != seenProducer, inFlight.inUse > 0 { chunk.sawGuestRun() }
         var worked = reap()
         worked = resumeStalled() || worked
         publish()
         worked = takeChunk() || worked
         settleArrivals()
+        copyOutbound()
         submit()
         publish()
         seenProducer = ring.requestProducer()
@@ -211,7 +219,7 @@ struct QueueCore: ~Copyable {
     /// Makes the answers visible (P3-P6); a ring that was stopped stays as it is.
     mutating func publish() {
         guard inFlight.answered > 0 else { return }
-        recordRecent()
+        countRecent()
         if case .violated = condition { return }
         let notify = ring.publish()
         inFlight.releaseAnswered(upTo: ring.produced)
@@ -229,6 +237,7 @@ struct QueueCore: ~Copyable {
             slabTags[slab] = IOOperation.unregistered
         }
         pool.shrink()
+        pageOperations = 0
         counters.set(CellLayout.events + QueueEvent.bufferBytes.rawValue, 0)
     }
 

@@ -53,6 +53,8 @@ public struct QueueConfiguration: Sendable {
     public var discard: DiscardRules
     /// A full volume pauses the device instead of failing the write.
     public var pausesWhenFull: Bool
+    /// The volume is `null`: pages of data are neither read nor written, for measuring the way to and from the guest.
+    public var isNull: Bool
     /// Where the ring's private indices start.
     public var firstIndex: UInt32
 
@@ -61,7 +63,7 @@ public struct QueueConfiguration: Sendable {
         name: String, domain: DomainID, abi: BlockABI, ringReferences: [GrantReference], eventPort: EventPort,
         limits: RequestLimits, bufferCeiling: Int = 8 << 20, volumeBlock: UInt32 = 512,
         discard: DiscardRules = DiscardRules(granularity: 1, alignment: 0), pausesWhenFull: Bool = true,
-        firstIndex: UInt32 = 0
+        isNull: Bool = false, firstIndex: UInt32 = 0
     ) {
         self.name = name
         self.domain = domain
@@ -73,6 +75,7 @@ public struct QueueConfiguration: Sendable {
         self.volumeBlock = volumeBlock
         self.discard = discard
         self.pausesWhenFull = pausesWhenFull
+        self.isNull = isNull
         self.firstIndex = firstIndex
     }
 }

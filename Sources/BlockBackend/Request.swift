@@ -3,8 +3,8 @@ internal import SharedRing
 internal import Uring
 internal import XenWire
 
-/// What is known of a request between taking and answering, beside its copy in the in-flight table. Less than a cache
-/// line; not `~Copyable` so that a table can hold it, and always used in place.
+/// What is known of a general request between taking and answering, beside its copy in the in-flight table. (Of a
+/// page request there is a `PageRequest`.)
 @safe struct Slot: BitwiseCopyable {
     /// The request's segments: in its copy, or in a segment table of the buffer pool.
     var segments: UnsafePointer<blkif_segment_wire>?
@@ -30,16 +30,8 @@ internal import XenWire
     var step: Step = .data
     /// The segment table's size as a power of two of pages.
     var tableOrder: UInt8 = 0
-    /// Of a plain request: its block's size as a power of two of pages.
-    var order: UInt8 = 0
-    /// Of a plain request: its block.
-    var block: UInt16 = Slot.noBlock
     /// It is on the list of requests that wait for memory.
     var isStalled = false
-    /// It is one operation with segments of its own, as nearly all requests are. Then only `started`, `sectors`,
-    /// `segmentCount`, `operation`, `order` and `block` are valid; `QueueCore.makeGeneral` fills in the rest when
-    /// anything but success happens to it.
-    var isPlain = false
 
     /// The steps of requests that are more than data.
     enum Step: UInt8 {
@@ -57,8 +49,6 @@ internal import XenWire
 }
 
 /// A stretch of a request that is one operation on the volume: contiguous there and in one buffer block.
-///
-/// The first part of a request has the request's own index, further ones come from a list.
 @safe struct Part: BitwiseCopyable {
     /// The block's memory.
     var buffer: UnsafeMutableRawPointer?
@@ -83,6 +73,9 @@ internal import XenWire
     var attempts: UInt8 = 0
     /// What is happening to it.
     var stage: Stage = .read
+
+    /// `order` of a part that uses its entry's own page.
+    static var ownPage: UInt8 { .max }
 
     /// What is happening to a part.
     enum Stage: UInt8 {

@@ -63,7 +63,8 @@ public import CXen
         return unsafe slot
     }
 
-    @inlinable @_noLocks func slot(_ index: UInt32) -> UnsafeMutableRawPointer {
+    /// The slot of an index: of a response that was written and is not yet published.
+    @inlinable @_noLocks public func slot(_ index: UInt32) -> UnsafeMutableRawPointer {
         // Masked: always inside the mapping, whatever the index.
         unsafe base + Int(XEN_RING_ENTRIES) + Int(index & mask) &* entrySize
     }

@@ -45,6 +45,23 @@ extension BlockABI {
         }
     }
 
+    /// The first half of `takeRequest`: at least the head and the first segment. `takeRest` copies what is left; no byte
+    /// of the slot is read twice.
+    @inlinable @inline(__always)
+    public func takeHead(from slot: UnsafeRawPointer, into request: UnsafeMutableRawPointer) {
+        if self == .native {
+            unsafe xen_copy_out_32(request, slot)
+        } else {
+            unsafe Self.widen(slot, into: request)
+        }
+    }
+
+    /// The second half of `takeRequest`.
+    @inlinable @inline(__always)
+    public func takeRest(from slot: UnsafeRawPointer, into request: UnsafeMutableRawPointer) {
+        if self == .native { unsafe xen_copy_out_80(request + 32, slot + 32) }
+    }
+
     /// The x86_32 form of all three request kinds: the first four bytes are common, everything else sits four bytes
     /// lower than in the native form, the indirect `handle` and references included.
     @inlinable @_noLocks

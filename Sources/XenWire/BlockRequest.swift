@@ -185,24 +185,11 @@ public enum SegmentRules {
         return total
     }
 
-    /// The sectors that `count` segments cover, or 0 if any breaks a rule; `totalSectors` says which. Without branches
-    /// in the loop: for the short way that nearly all requests take.
+    /// The sectors that one segment covers, or 0 if it is not well formed; `totalSectors` says why.
     @inlinable @inline(__always) @_noLocks
-    public static func soundSectors(
-        _ segments: UnsafePointer<blkif_segment_wire>, count: Int, alignmentMask: UInt8
-    ) -> UInt32 {
-        var total: UInt32 = 0
-        var index = 0
-        repeat {
-            let segment = unsafe segments[index]
-            let length = UInt32(segment.last_sect) &- UInt32(segment.first_sect) &+ 1
-            // Reversed: `length` is 0 or wraps far beyond 8. Beyond the page: last_sect > 7.
-            let aligned = (UInt32(segment.first_sect) | length) & UInt32(alignmentMask) == 0
-            guard length &- 1 < 8, segment.last_sect <= 7, aligned else { return 0 }
-            total &+= length
-            index &+= 1
-        } while index < count
-        return total
+    public static func soundSectors(_ segment: blkif_segment_wire) -> UInt32 {
+        let isSound = segment.first_sect <= segment.last_sect && segment.last_sect <= 7
+        return isSound ? UInt32(segment.last_sect &- segment.first_sect) &+ 1 : 0
     }
 
     /// Whether `count` sectors from `sector` lie within a device of `capacity` sectors and on its alignment.

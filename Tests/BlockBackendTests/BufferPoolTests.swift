@@ -107,3 +107,17 @@ private struct Held {
         #expect(got == BufferPool.minimumCeiling)
     }
 }
+
+@Test func reservedPagesAreNeverHandedOut() throws {
+    var pool = try BufferPool(ceiling: 4 << 20, reserved: 512)
+    do {
+        let got = pool.reservesPages
+        #expect(got)
+    }
+    while !pool.hasReservedPages { _ = unsafe pool.grow() }
+    _ = unsafe pool.grow()
+    while let page = pool.allocate(order: 0) { #expect(page >= 512) }
+    let greedy = try BufferPool(ceiling: 1 << 20, reserved: 512)
+    let granted = greedy.reservesPages
+    #expect(!granted, "not more than half of the ceiling")
+}

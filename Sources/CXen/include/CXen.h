@@ -57,6 +57,14 @@ XEN_INLINE void xen_copy_out_112(void *to, const void *shared) {
     for (int index = 0; index < 7; index++) ((xen_vector *)to)[index] = ((const xen_vector *)shared)[index];
     __asm__ volatile("" ::: "memory");
 }
+XEN_INLINE void xen_copy_out_32(void *to, const void *shared) {
+    for (int index = 0; index < 2; index++) ((xen_vector *)to)[index] = ((const xen_vector *)shared)[index];
+    __asm__ volatile("" ::: "memory");
+}
+XEN_INLINE void xen_copy_out_80(void *to, const void *shared) {
+    for (int index = 0; index < 5; index++) ((xen_vector *)to)[index] = ((const xen_vector *)shared)[index];
+    __asm__ volatile("" ::: "memory");
+}
 XEN_INLINE void xen_copy_out_108(void *to, const void *shared) {
     for (int index = 0; index < 6; index++) ((xen_vector *)to)[index] = ((const xen_vector *)shared)[index];
     __builtin_memcpy((char *)to + 96, (const char *)shared + 96, 12);
