@@ -7,11 +7,19 @@ public final class DeviceShared: Sendable {
     private let sectors: Atomic<UInt64>
     private let attentionEvent: OwnedDescriptor
 
+    /// Where writes claim their sectors; nil where nothing needs to hold across operations.
+    let extents: DeviceExtents?
+    /// Who executes discards; nil where none are offered.
+    let discards: (any DiscardExecutor)?
+
     /// For a device of `capacity` 512-byte sectors.
-    public init(capacity: UInt64) throws(Fault) {
+    public init(
+        capacity: UInt64, extents: DeviceExtents? = nil, discards: (any DiscardExecutor)? = nil
+    ) throws(Fault) {
         sectors = Atomic(capacity)
-        attentionEvent = try OwnedDescriptor(
-            linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
+        self.extents = extents
+        self.discards = discards
+        attentionEvent = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
     }
 
     /// 512-byte sectors of the device; may change while it is in use.

@@ -24,6 +24,12 @@ public struct DiscardJob: Sendable {
     }
 }
 
+/// Who executes discards off the queues' threads: a `DiscardLane`, or a model of one.
+public protocol DiscardExecutor: AnyObject, Sendable {
+    /// Queues a job; false if there is no room, and then it is presented again later.
+    func submit(_ job: DiscardJob) -> Bool
+}
+
 /// The ended discards of one queue, from the lane's thread to the queue's.
 public final class DiscardMailbox: Sendable {
     private let ended: Mutex<[IOCompletion]>
@@ -54,7 +60,8 @@ public final class DiscardMailbox: Sendable {
 
     fileprivate var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
 
-    fileprivate func deliver(_ end: IOCompletion) {
+    /// Reports the end of a job and rings the queue; called by the executor.
+    public func deliver(_ end: IOCompletion) {
         ended.withLock { $0.append(end) }
         linux_eventfd_signal(wakeup)
     }
@@ -64,7 +71,7 @@ public final class DiscardMailbox: Sendable {
 /// the range is large, and io_uring has neither on all kernels.
 ///
 /// A range is worked off in chunks, so that stopping and cancelling take effect soon.
-public final class DiscardLane: Sendable {
+public final class DiscardLane: DiscardExecutor {
     private let shared: Shared
     private let thread: JoinableThread
 

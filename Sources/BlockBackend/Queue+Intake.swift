@@ -43,7 +43,7 @@ extension QueueCore {
             try judgeDiscard(index, request)
         } else {
             unsafe try judge(index, Self.segments(in: inFlight.request(index)))
-            advance(index)
+            if request.operation == .barrier { claimDevice(index) } else { advance(index) }
         }
     }
 
@@ -145,13 +145,17 @@ extension QueueCore {
         inbound.clear()
     }
 
-    /// Goes on with everything that arrives, until nothing is gathered any more.
-    mutating func settleArrivals() {
+    /// Goes on with everything that was claimed or arrives, until nothing is gathered any more.
+    mutating func settle() {
+        settleClaims()
         copyInbound()
         while let arrival = arrived.first {
             arrived.removeFirst()
             arrive(UInt16(truncatingIfNeeded: arrival), failed: arrival & Self.failureMark != 0)
-            if arrived.isEmpty { copyInbound() }
+            if arrived.isEmpty {
+                settleClaims()
+                copyInbound()
+            }
         }
     }
 
@@ -227,7 +231,7 @@ extension QueueCore {
     }
 
     /// A part, as long as there is one more for every entry (see `completeGeneral`).
-    private mutating func takePart() -> UInt16? {
+    mutating func takePart() -> UInt16? {
         freeParts.count > Int(ring.size) ? freeParts.pop() : nil
     }
 
@@ -263,11 +267,6 @@ extension QueueCore {
         slots[Int(index)].parts &+= 1
         if writes { startWrite(part) } else { queueOperation(part) }
         return true
-    }
-
-    /// A write's data is fetched at once, or after the blocks around it were read.
-    mutating func startWrite(_ part: UInt16) {
-        if parts[Int(part)].stage == .fill { queueOperation(part) } else { gatherInbound(part) }
     }
 
     /// Segments, their sectors and the block that takes them.
@@ -372,7 +371,7 @@ extension QueueCore {
         if pool.canGrow {
             repeat { bringInSlab() } while pool.canGrow && !pool.hasReservedPages
             // The entries' own pages are there now: page requests may take the short way.
-            if pool.reservesPages { pageOperations = limits.isReadOnly ? 1 : 2 }
+            if pool.reservesPages { pageOperations = limits.isReadOnly || shared.extents != nil ? 1 : 2 }
         } else if !pool.merge() {
             return nil
         }

@@ -15,15 +15,17 @@ public final class Queue {
 
     /// Maps the ring and makes the queue's tables. Nothing is taken from the ring yet.
     ///
+    /// - Parameter control: an eventfd that is signalled when another thread has something for the queue; it outlives
+    ///   the queue.
     /// - Throws: a fault that names what could not be had: a grant reference, memory.
     public init(
         _ configuration: QueueConfiguration, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
-        clock: any Clock, shared: DeviceShared
+        clock: any Clock, shared: DeviceShared, control: Int32 = -1
     ) throws(Fault) {
         cells = Cells(count: CellLayout.count)
         core = try QueueCore(
             configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared,
-            counters: cells.writer)
+            control: control, counters: cells.writer)
     }
 
     /// Does one turn: ends what has completed, publishes, takes a chunk of requests, submits. True if it did anything.
@@ -32,11 +34,14 @@ public final class Queue {
     /// Asks the frontend for an event and looks once more; true if the caller may sleep.
     public func arm() -> Bool { core.arm() }
 
-    /// Takes no more requests from now on.
-    public func beginStop() { core.stopping = true }
+    /// Takes no more requests from now on, and gives up discards that are under way.
+    public func beginStop() { core.beginStop() }
 
-    /// Nothing is under way: the volume and the guest's pages are not touched any more.
+    /// Nothing is under way. After a turn that did nothing, the volume and the guest's pages are not touched any more.
     public var isDrained: Bool { core.isDrained }
+
+    /// Gives up what could not be ended: claims on the device. The last call.
+    public func abandon() { core.abandonClaims() }
 
     /// How the queue is doing.
     public var condition: QueueCondition { core.condition }
@@ -110,8 +115,23 @@ struct QueueCore: ~Copyable {
     var operationCount = 0
     let completions: FixedTable<IOCompletion>
 
-    /// Operations that were handed to the engine or to the discard lane and have not come back.
+    /// Operations that were handed to the engine and have not come back.
     var underWay = 0
+
+    // Discards.
+    let mailbox: DiscardMailbox
+    var discardsUnderWay = 0
+    var waitingDiscards: IndexQueue
+
+    // Claims in the device's extent table.
+    let extentOwner: ExtentOwner
+    let claims: FixedTable<ExtentClaim>
+    var claimCount = 0
+    var waitingClaims = 0
+    let leaving: FixedTable<UInt16>
+    var leavingCount = 0
+    let grantedTags: FixedTable<UInt32>
+
     /// 512-byte sectors of the device, as of this turn.
     var capacity: UInt64 = 0
     /// Where a page request may begin: below this.
@@ -128,7 +148,7 @@ struct QueueCore: ~Copyable {
 
     init(
         _ configuration: QueueConfiguration, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
-        clock: any Clock, shared: DeviceShared, counters: CellWriter
+        clock: any Clock, shared: DeviceShared, control: Int32, counters: CellWriter
     ) throws(Fault) {
         let pages = configuration.ringReferences.count
         let entries = configuration.abi.entries(pages: pages)
@@ -136,6 +156,9 @@ struct QueueCore: ~Copyable {
         // The two that can fail come first: a noncopyable value cannot be given up half made.
         let ringPages = try grants.map(configuration.ringReferences, of: configuration.domain, writable: true)
         let buffers = try BufferPool(ceiling: configuration.bufferCeiling, reserved: Int(entries))
+        guard let claimant = shared.extents.map({ $0.attach(wakeup: control) }) ?? 0 else {
+            throw Fault("attach queue \(configuration.name) to its device's extent table", errno: 28)
+        }
         self.grants = grants
         self.channel = channel
         self.engine = engine
@@ -163,6 +186,13 @@ struct QueueCore: ~Copyable {
         parts = FixedTable(repeating: Part(), count: partCount)
         freeParts = FreeList(count: UInt16(partCount))
         held = IndexQueue(capacity: partCount)
+        mailbox = DiscardMailbox(wakeup: control, capacity: partCount)
+        waitingDiscards = IndexQueue(capacity: partCount)
+        extentOwner = claimant
+        let claimants = shared.extents == nil ? 1 : partCount + Int(entries)
+        claims = FixedTable(repeating: ExtentClaim(.write, start: 0, end: 0, tag: 0), count: claimants)
+        leaving = FixedTable(repeating: 0, count: claimants)
+        grantedTags = FixedTable(repeating: 0, count: 64)
         arrived = IndexQueue(capacity: partCount + Int(entries) * 2)
         pool = buffers
         slabTags = FixedTable(
@@ -181,10 +211,12 @@ struct QueueCore: ~Copyable {
         pageCapacity = capacity > 7 ? capacity - 7 : 0
         if ring.requestProducer() != seenProducer, inFlight.inUse > 0 { chunk.sawGuestRun() }
         var worked = reap()
+        worked = reapDiscards() || worked
+        worked = leaveClaims() || worked
         worked = resumeStalled() || worked
         publish()
         worked = takeChunk() || worked
-        settleArrivals()
+        settle()
         copyOutbound()
         submit()
         publish()
@@ -199,8 +231,13 @@ struct QueueCore: ~Copyable {
         return !mayTake || ring.arm()
     }
 
-    /// Nothing is with the engine, nothing waits to go there.
-    var isDrained: Bool { underWay == 0 && operationCount == 0 && stalled.isEmpty }
+    mutating func beginStop() {
+        stopping = true
+        mailbox.cancel()
+    }
+
+    /// Nothing is with the engine or the discard lane.
+    var isDrained: Bool { underWay == 0 && operationCount == 0 && discardsUnderWay == 0 }
 
     /// Whether new requests may be taken: the ring is the queue for everything that has to wait.
     var mayTake: Bool { !stopping && stalled.isEmpty && condition == .running }

@@ -103,7 +103,7 @@ private final class QueueLoop {
             if stopping() { queue.beginStop() }
             let worked = queue.turn()
             reportChange(report)
-            if stopping(), queue.isDrained { return }
+            if stopping(), !worked, queue.isDrained { return queue.abandon() }
             if worked || spinFindsWork() {
                 wasIdle = false
             } else if queue.arm() {
