@@ -72,7 +72,8 @@ let package = Package(
         .executableTarget(
             name: "xen-blkbackd",
             dependencies: [
-                "BlockBackend", "Loopback", "Service", "Telemetry", "Xenbus", "Xenstore",
+                "BlockBackend", "Descriptors", "Loopback", "Service", "SharedRing", "Telemetry", "Uring", "XenWire",
+                "Xenbus", "Xenstore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),

@@ -134,6 +134,19 @@ public struct DiskDescription: Equatable, Sendable {
         ] + (offersBarrier ? [PublishedKey("feature-barrier", 1)] : []) + discardKeys
     }
 
+    /// The nodes that say how large the disk is.
+    var sizeKeys: [PublishedKey] {
+        [PublishedKey("sectors", sectors), PublishedKey("physical-sector-size", physicalSectorSize)]
+    }
+
+    /// The same disk with another capacity.
+    func resized(to capacity: UInt64, physicalBlock: Int) -> DiskDescription {
+        DiskDescription(
+            capacity: capacity, sectorSize: sectorSize, physicalBlock: physicalBlock, isReadOnly: isReadOnly,
+            isCDROM: isCDROM, isRemovable: isRemovable, offersFlush: offersFlush, offersBarrier: offersBarrier,
+            discard: discard)
+    }
+
     /// VDISK_CDROM, VDISK_REMOVABLE, VDISK_READONLY (io/blkif.h).
     private var info: Int { (isCDROM ? 1 : 0) | (isRemovable ? 2 : 0) | (isReadOnly ? 4 : 0) }
 

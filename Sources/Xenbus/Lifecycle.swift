@@ -57,6 +57,8 @@ public enum Effect: Equatable, Sendable {
     case publishTransportKeys
     /// Negotiate, open the volume, map the rings, start the queues.
     case connect(frontendKeys: NodeValues)
+    /// The same for rings that an earlier process has served and left as they are.
+    case adopt(frontendKeys: NodeValues)
     /// Write the keys that describe what is behind the device.
     case publishDeviceKeys
     /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
@@ -154,7 +156,7 @@ private struct Step {
         case nil, .unknown, .closed: close()
         case .initialised, .connected:
             publishAgain()
-            if now.isPluggedIn { connect(now, then: [.switchState(.connected)]) }
+            connectWhenReady(now)
         case .initialising, .initWait, .reconfiguring, .reconfigured: publishAgain()
         }
     }
@@ -166,7 +168,7 @@ private struct Step {
             move(to: .closing)
         // A kernel started by kexec resets its frontends without closing them first.
         case nil, .unknown, .initialising, .initWait, .closed: close()
-        case .initialised, .connected: reconnectIfNeeded(now)
+        case .initialised, .connected: keepConnected(now)
         case .reconfiguring, .reconfigured: break
         }
     }
@@ -246,19 +248,27 @@ private struct Step {
         state.hasPublished = true
     }
 
-    private mutating func connect(_ now: Observation, then next: [Effect]) {
-        effects.append(.connect(frontendKeys: now.frontendKeys))
-        effects.append(.publishDeviceKeys)
-        effects += next
+    private mutating func connect(_ now: Observation) {
+        effects += [.connect(frontendKeys: now.frontendKeys), .publishDeviceKeys]
         state.connectedKeys = now.frontendKeys
     }
 
-    /// Connected without queues: an earlier process left the device so, and the guest still waits on its rings. With
-    /// other keys than ours: the guest was resumed and has made itself new rings.
-    private mutating func reconnectIfNeeded(_ now: Observation) {
+    private mutating func connectWhenReady(_ now: Observation) {
+        guard now.isPluggedIn else { return }
+        connect(now)
+        move(to: .connected)
+    }
+
+    /// Connected without queues: an earlier process left the device so, and the guest still waits on its rings.
+    private mutating func adopt(_ now: Observation) {
+        effects += [.adopt(frontendKeys: now.frontendKeys), .publishDeviceKeys]
+        state.connectedKeys = now.frontendKeys
+    }
+
+    /// Other keys than those that we serve: the guest was resumed and has made itself new rings.
+    private mutating func keepConnected(_ now: Observation) {
         guard now.isPluggedIn, state.connectedKeys != now.frontendKeys else { return }
-        stop()
-        connect(now, then: [])
+        if stop() { connect(now) } else { adopt(now) }
     }
 
     /// Own state 5 under a frontend that has not begun to close.
@@ -267,7 +277,7 @@ private struct Step {
         switch now.frontend {
         // Unplugged while no process served it: the guest still has to be served before it can close.
         case .connected where !state.hasFailed:
-            if now.isPluggedIn { connect(now, then: []) }
+            if now.isPluggedIn { adopt(now) }
         case .connected: break
         // It never was connected, so there is nothing for it to close.
         default: close()

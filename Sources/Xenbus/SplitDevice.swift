@@ -46,6 +46,10 @@ public protocol SplitDevice: AnyObject {
     var transportKeys: [PublishedKey] { get }
     /// Negotiates, opens what is behind the device and starts the queues; returns what describes the device.
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
+    /// The same for rings that an earlier process has served: what is on them is not lost and not done twice.
+    func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
+    /// Stops the queues and leaves everything so that another process can `adopt` it.
+    func suspend()
     /// Stops the queues: what is in flight ends and is answered.
     func disconnect()
     /// Closes what is behind the device.
@@ -58,6 +62,6 @@ public protocol SplitDevice: AnyObject {
 
     /// A failure for good that an earlier process recorded.
     var recordedFailure: String? { get }
-    /// Records a failure for good, or the end of it.
-    func record(failure: String?)
+    /// The device is another one now, or gone.
+    func forgetFailure()
 }

@@ -76,10 +76,7 @@ public final class XenbusDriver {
 
     /// Stops all queues and writes nothing: the next process finds the devices as they are now.
     public func suspend() {
-        for served in devices.values where served.state.isConnected {
-            served.device.disconnect()
-            served.device.closeVolume()
-        }
+        for served in devices.values where served.state.isConnected { served.device.suspend() }
         devices = [:]
     }
 
@@ -200,21 +197,25 @@ public final class XenbusDriver {
         case .publishDeviceKeys: return try nodes.publish(description) ? .done : .vanished
         case .switchState(let state): return try switchState(nodes, state)
         case .publishError(let reason): return try publishError(nodes, reason)
-        case .connect(let keys): return try connect(served, keys, &description)
+        case .connect(let keys): return try connect(served, keys, adopting: false, &description)
+        case .adopt(let keys): return try connect(served, keys, adopting: true, &description)
         case .disconnect: device.disconnect()
         case .closeVolume: device.closeVolume()
-        case .absolve, .forget: device.record(failure: nil)
+        case .absolve, .forget: device.forgetFailure()
         }
         return .done
     }
 
     private func connect(
-        _ served: ServedDevice, _ keys: NodeValues, _ description: inout [PublishedKey]
+        _ served: ServedDevice, _ keys: NodeValues, adopting: Bool, _ description: inout [PublishedKey]
     ) throws(XenstoreError) -> Outcome {
         if let failure = try served.nodes.checkFrontend() { return .failed(failure) }
         let backend = try served.nodes.backendKeys(served.device.backendKeys)
         do throws(DeviceFailure) {
-            description = try served.device.connect(frontend: keys, backend: backend)
+            description =
+                adopting
+                ? try served.device.adopt(frontend: keys, backend: backend)
+                : try served.device.connect(frontend: keys, backend: backend)
             return .done
         } catch {
             return .failed(error)

@@ -59,7 +59,7 @@ struct LifecycleTableTests {
 
     // Rows: own state absent, 0 ... 8. Columns: frontend state absent, 0 ... 8.
     // A cell is the state that is written ("-": none) and what else happens: "." nothing, "p" publish transport keys,
-    // "c" connect, "b" publish and connect, "d" disconnect, "D" disconnect and publish, "r" disconnect and connect,
+    // "a" adopt, "b" publish and connect, "d" disconnect, "D" disconnect and publish, "r" disconnect and connect,
     // "x" forget, "X" disconnect and forget. Closing the volume goes with every 6, disconnect-and-publish and forget.
 
     static let freshOnlineReady = """
@@ -68,7 +68,7 @@ struct LifecycleTableTests {
         -. -. 2p 2p 2p 2p 2p 2p 2p 2p
         6. 6. -p -p 4b 4b 5. 6. -p -p
         -. -. 2p 2p 2p 2p 2p 2p 2p 2p
-        6. 6. 6. 6. -c -c 5. 6. -. -.
+        6. 6. 6. 6. -a -a 5. 6. -. -.
         6. 6. 6. 6. -. -. -. 6. -. -.
         -. -. 2p 2p 2p -. -. -. -. -.
         -. -. 2p 2p 2p 2p 2p 2p 2p 2p
@@ -94,8 +94,8 @@ struct LifecycleTableTests {
         -. -. 2p 2p 2p 2p 2p 2p 2p 2p
         6. 6. -p -p 4b 4b 5. 6. -p -p
         -. -. 2p 2p 2p 2p 2p 2p 2p 2p
-        6. 6. 6. 6. -c -c 5. 6. -. -.
-        6. 6. 6. 6. 6. -c -. 6. 6. 6.
+        6. 6. 6. 6. -a -a 5. 6. -. -.
+        6. 6. 6. 6. 6. -a -. 6. 6. 6.
         -. -. -. -. -. -. -. -. -. -.
         -. -. 2p 2p 2p 2p 2p 2p 2p 2p
         -. -. 2p 2p 2p 2p 2p 2p 2p 2p
@@ -145,15 +145,16 @@ struct LifecycleTableTests {
         var written = "-"
         for case .switchState(let target) in effects { written = target.text }
         let connects = effects.contains { if case .connect = $0 { true } else { false } }
+        let adopts = effects.contains { if case .adopt = $0 { true } else { false } }
         let publishes = effects.contains(.publishTransportKeys)
         let disconnects = effects.contains(.disconnect)
         let rest =
-            switch (effects.contains(.forget), disconnects, publishes, connects) {
+            switch (effects.contains(.forget), disconnects, publishes, connects || adopts) {
             case (true, false, false, false): "x"
             case (true, true, false, false): "X"
             case (false, false, false, false): "."
             case (false, false, true, false): "p"
-            case (false, false, false, true): "c"
+            case (false, false, false, true): adopts ? "a" : "?"
             case (false, false, true, true): "b"
             case (false, true, false, false): "d"
             case (false, true, true, false): "D"
@@ -199,6 +200,13 @@ struct LifecycleTableTests {
     }
 
     // MARK: invariants
+
+    static func startsQueues(_ effect: Effect) -> Bool {
+        switch effect {
+        case .connect, .adopt: true
+        default: false
+        }
+    }
 
     /// Applies steps to their own results, as the driver and xenstore would, until nothing happens.
     static func settle(_ state: DeviceState, _ first: Observation) -> (DeviceState, Observation, [[Effect]]) {
@@ -279,9 +287,11 @@ struct LifecycleTableTests {
             let (state, effects) = Lifecycle.step(start, .observed(now))
             var running = start.isConnected
             for effect in effects {
-                if case .connect(let keys) = effect {
+                switch effect {
+                case .connect(let keys), .adopt(let keys):
                     #expect(!running && keys == now.frontendKeys)
                     running = true
+                default: break
                 }
                 if effect == .disconnect {
                     #expect(running)
@@ -296,7 +306,7 @@ struct LifecycleTableTests {
     func `a failed device is not served before both ends were closed`(_ start: DeviceState) {
         for now in Self.observations where now.backend == .closing || now.backend == .connected {
             let (_, effects) = Lifecycle.step(start, .observed(now))
-            #expect(!effects.contains { if case .connect = $0 { true } else { false } })
+            #expect(!effects.contains(where: Self.startsQueues))
         }
     }
 
@@ -308,7 +318,7 @@ struct LifecycleTableTests {
                 continue
             }
             let (_, _, history) = Self.settle(Self.condemned, now)
-            #expect(!history.joined().contains { if case .connect = $0 { true } else { false } })
+            #expect(!history.joined().contains(where: Self.startsQueues))
             #expect(!history.joined().contains(.switchState(.initWait)))
         }
     }

@@ -1,0 +1,35 @@
+public import Descriptors
+public import Uring
+
+/// What the administrator decided for all disks of a process.
+public struct DeviceOptions: Sendable {
+    /// What frontends are offered.
+    public var offer: ConnectionOffer
+    /// The kernel interface that carries the I/O.
+    public var engine: EngineChoice
+    /// I/O around the page cache.
+    public var direct: DirectMode
+    /// Bytes of buffer memory per queue.
+    public var bufferCeiling: Int
+    /// Offer write barriers to writable disks.
+    public var offersBarrier: Bool
+
+    public init(
+        offer: ConnectionOffer = ConnectionOffer(), engine: EngineChoice, direct: DirectMode = .auto,
+        bufferCeiling: Int = 8 << 20, offersBarrier: Bool = false
+    ) {
+        self.offer = offer
+        self.engine = engine
+        self.direct = direct
+        self.bufferCeiling = bufferCeiling
+        self.offersBarrier = offersBarrier
+    }
+}
+
+/// What must be remembered beyond a process, as small texts by name.
+public protocol DeviceRecords: AnyObject {
+    /// Nil if there is no such record.
+    func record(_ name: String) throws(Fault) -> String?
+    /// Replaces a record; nil removes it.
+    func setRecord(_ name: String, _ text: String?) throws(Fault)
+}

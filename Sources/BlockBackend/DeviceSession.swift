@@ -1,0 +1,151 @@
+internal import CLinux
+internal import Descriptors
+internal import SharedRing
+internal import Telemetry
+internal import Uring
+internal import XenWire
+internal import Xenbus
+
+/// One connection of a disk: an open volume and the queues on it.
+final class DeviceSession {
+    let settings: DiskSettings
+    let connection: Connection
+    let volume: Volume
+    private(set) var description: DiskDescription
+    let engine: String
+    private let shared: DeviceShared
+    private(set) var queues: [QueueThread] = []
+    private var conditions: [QueueCondition] = []
+    private(set) var isStopped = false
+
+    init(
+        _ name: String, frontend: DomainID, _ options: DeviceOptions, _ settings: DiskSettings,
+        _ connection: Connection, platform: any RingPlatform, clock: any Clock
+    ) throws {
+        self.settings = settings
+        self.connection = connection
+        volume = try Volume(
+            settings.volume, VolumeOptions(isReadOnly: !settings.isWritable, direct: options.direct))
+        description = DiskDescription(of: volume.geometry, volume.geometry.capacity, settings, options)
+        engine = volume.kind == .null ? "null" : options.engine.kind.rawValue
+        shared = try DeviceShared(capacity: description.sectors)
+        let template = QueueTemplate(name: name, domain: frontend, options, settings, description, volume)
+        do {
+            for index in connection.rings.indices {
+                queues.append(
+                    try QueueThread(
+                        template.configuration(connection, index), platform: platform, shared: shared, clock: clock,
+                        makeEngine: template.engineMaker(connection, index)))
+            }
+        } catch {
+            stop()
+            throw error
+        }
+        conditions = queues.map { _ in .running }
+    }
+
+    /// Ends the queues, once; those that run keep each other no company in waiting.
+    func stop() {
+        guard !isStopped else { return }
+        isStopped = true
+        for queue in queues { queue.stop() }
+    }
+
+    /// After `stop`: everything that was taken was answered.
+    var isDrained: Bool { queues.allSatisfy { $0.condition == .running } }
+
+    /// Readable when a queue's condition has changed.
+    var attention: Int32 { isStopped ? -1 : shared.attention }
+
+    /// The queues whose condition is another than at the last call.
+    func changedConditions() -> [(Int, QueueCondition)] {
+        guard !isStopped else { return [] }
+        _ = linux_eventfd_take(shared.attention)
+        let now = queues.map(\.condition)
+        defer { conditions = now }
+        return zip(now, conditions).enumerated().filter { $1.0 != $1.1 }.map { ($0, $1.0) }
+    }
+
+    /// Looks at the volume's size; the keys that say it, if it has changed.
+    func refreshCapacity() throws(Fault) -> [PublishedKey]? {
+        guard !isStopped else { return nil }
+        let capacity = try volume.refreshCapacity()
+        let now = description.resized(to: capacity.rawValue, physicalBlock: Int(volume.geometry.physicalBlock))
+        guard now != description else { return nil }
+        description = now
+        // Requests may reach as far before the guest hears of it.
+        shared.capacity = now.sectors
+        return now.sizeKeys
+    }
+
+    /// One line for the log.
+    var summary: String {
+        let access = volume.isReadOnly ? "read-only" : "writable"
+        let direct = volume.isDirect ? "O_DIRECT" : "page cache"
+        return "\(volume.name): \(description.sectors) sectors, \(access), \(engine), \(direct), "
+            + "\(connection.rings.count) queues of \(connection.rings.first?.references.count ?? 0) pages"
+    }
+}
+
+/// What the queues of one session have in common.
+private struct QueueTemplate {
+    private let name: String
+    private let domain: DomainID
+    private let options: DeviceOptions
+    private let settings: DiskSettings
+    private let description: DiskDescription
+    private let volume: Volume
+
+    init(
+        name: String, domain: DomainID, _ options: DeviceOptions, _ settings: DiskSettings,
+        _ description: DiskDescription, _ volume: Volume
+    ) {
+        self.name = name
+        self.domain = domain
+        self.options = options
+        self.settings = settings
+        self.description = description
+        self.volume = volume
+    }
+
+    func configuration(_ connection: Connection, _ index: Int) -> QueueConfiguration {
+        let ring = connection.rings[index]
+        return QueueConfiguration(
+            name: "\(name).\(index)", domain: domain, abi: connection.abi, ringReferences: ring.references,
+            eventPort: ring.port, limits: description.limits(indirectSegments: options.offer.indirectSegments),
+            bufferCeiling: options.bufferCeiling, volumeBlock: volume.geometry.operationUnit,
+            discard: description.discardRules, pausesWhenFull: settings.pausesWhenFull)
+    }
+
+    /// Room for every slot of the ring and for the parts that large requests are worked off in.
+    func engineMaker(_ connection: Connection, _ index: Int) -> @Sendable () throws(Fault) -> any Engine {
+        let entries = connection.abi.entries(pages: connection.rings[index].references.count)
+        let (volume, choice) = (volume, options.engine)
+        return { () throws(Fault) in try volume.makeEngine(choice, capacity: Int(entries) + 256) }
+    }
+}
+
+extension DiskDescription {
+    /// A volume as it is offered.
+    init(of geometry: Geometry, _ capacity: Sector, _ settings: DiskSettings, _ options: DeviceOptions) {
+        self.init(
+            capacity: capacity.rawValue, sectorSize: options.offer.sectorSize,
+            physicalBlock: Int(geometry.physicalBlock), isReadOnly: !settings.isWritable, isCDROM: settings.isCDROM,
+            isRemovable: settings.isRemovable, offersBarrier: options.offersBarrier,
+            discard: settings.allowsDiscard
+                ? geometry.discard.map { Discard(granularity: $0.granularity, alignment: $0.alignment) } : nil)
+    }
+
+    /// What a request may ask for.
+    func limits(indirectSegments: UInt16) -> RequestLimits {
+        RequestLimits(
+            indirectSegments: indirectSegments, alignmentMask: UInt8(truncatingIfNeeded: sectorSize / 512 - 1),
+            isReadOnly: isReadOnly, offersBarrier: offersBarrier, offersFlush: offersFlush,
+            offersDiscard: discard != nil)
+    }
+
+    /// The same in sectors.
+    var discardRules: DiscardRules {
+        DiscardRules(granularity: (discard?.granularity ?? 512) / 512, alignment: (discard?.alignment ?? 0) / 512)
+    }
+}

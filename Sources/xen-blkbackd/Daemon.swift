@@ -1,0 +1,143 @@
+import BlockBackend
+import Descriptors
+import Glibc
+import Logging
+import Loopback
+import Service
+import SharedRing
+import Telemetry
+import Uring
+import Xenbus
+import Xenstore
+
+/// The control thread: one loop over xenstore, signals and the queues' calls for attention.
+final class Daemon {
+    private let deviceClass: DeviceClass
+    private let log: Logger
+    private let signals: TerminationSignals
+    private let manager: ServiceManager
+    private let state: StateDirectory
+    private let client: XenstoreClient
+    private let driver: XenbusDriver
+    private let clock = SystemClock()
+    private var nextTick: UInt64 = 0
+
+    /// Nanoseconds between two looks at what nobody announces: a volume's size, a lost xenstore.
+    private static let tick: UInt64 = 1_000_000_000
+
+    /// Puts everything together; nothing has been promised to anybody when this throws.
+    init(_ options: Options, _ environment: Environment) throws {
+        let log = Logger(label: "xen-blkbackd")
+        let deviceClass = options.deviceClass
+        signals = try TerminationSignals()
+        for refused in ProcessLimits.adjust() { log.debug("\(refused)") }
+        let engine = try EngineChoice(for: options.engine)
+        log.info("\(engine.reason)")
+        let world = try World(options)
+        let state = try StateDirectory(
+            options.stateDirectory, name: "\(deviceClass.backendType)-\(deviceClass.frontend)")
+        let (deviceOptions, clock, records) = (options.deviceOptions(engine), clock, RecordFiles(state))
+        client = try world.connect()
+        driver = try XenbusDriver(client, deviceClass, log: log) { identity in
+            Device(identity, deviceOptions, platform: world.platform, clock: clock, records: records, log: log)
+        }
+        self.deviceClass = deviceClass
+        self.log = log
+        self.state = state
+        manager = ServiceManager(socket: environment.notifySocket)
+    }
+
+    /// Serves until the last device is gone or a signal comes.
+    func run() throws {
+        manager.tell("READY=1")
+        defer { manager.tell("STOPPING=1") }
+        while true {
+            work()
+            if driver.isFinished { return log.info("the last device is gone") }
+            if try sleep() {
+                driver.suspend()
+                return writeStatus()
+            }
+        }
+    }
+
+    /// Everything that is to be done now. A lost xenstore stops nobody's I/O: it is looked for once a second.
+    private func work() {
+        do throws(XenstoreError) {
+            let isTick = clock.now() >= nextTick
+            if !client.isConnected, isTick { try client.reconnect() }
+            if client.isConnected {
+                try driver.process()
+                try driver.attend()
+            }
+        } catch {
+            log.error("\(error)")
+        }
+        if clock.now() >= nextTick {
+            nextTick = clock.now() + Self.tick
+            writeStatus()
+        }
+    }
+
+    /// Waits for something to do; true after a signal.
+    private func sleep() throws(Fault) -> Bool {
+        let sources = [signals.descriptor, client.descriptor] + driver.served.map(\.device.attention)
+        let ready = try Poll.readable(sources, milliseconds: driver.hasWork && client.isConnected ? 0 : untilTick)
+        if ready[1] {
+            do throws(XenstoreError) { try client.processReadable() } catch { log.error("\(error)") }
+        }
+        guard ready[0], let name = signals.take() else { return false }
+        log.notice("\(name): finishing what is in flight, the disks stay connected")
+        return true
+    }
+
+    private var untilTick: Int32 {
+        let now = clock.now()
+        return nextTick <= now ? 0 : Int32(truncatingIfNeeded: (nextTick - now) / 1_000_000 + 1)
+    }
+
+    private func writeStatus() {
+        let devices = driver.served.map { served in
+            var members = [
+                JSON.Member("device", .string("\(served.identity)")),
+                JSON.Member("state", .string(served.state.observation?.backend.map { "\($0)" } ?? "none")),
+            ]
+            if let disk = (served.device as? Device)?.status { members.append(.init("disk", disk)) }
+            return JSON.object(members)
+        }
+        do throws(Fault) {
+            try state.replace("status", with: JSON.object([.init("devices", .array(devices))]).text + "\n")
+        } catch {
+            log.warning("\(error)")
+        }
+    }
+}
+
+/// Records of devices as files of the state directory.
+private final class RecordFiles: DeviceRecords {
+    private let state: StateDirectory
+    init(_ state: StateDirectory) { self.state = state }
+
+    func record(_ name: String) throws(Fault) -> String? { try state.read(name) }
+
+    func setRecord(_ name: String, _ text: String?) throws(Fault) {
+        if let text { try state.replace(name, with: text) } else { try state.remove(name) }
+    }
+}
+
+/// The hypervisor and its xenstore.
+struct World {
+    let platform: any RingPlatform
+    let connect: () throws(XenstoreError) -> XenstoreClient
+
+    init(_ options: Options) throws {
+        guard case .loopback(let directory) = options.xen else {
+            throw Fault("--xen live: this version serves loopback worlds only", errno: ENOSYS)
+        }
+        let domain = options.deviceClass.backend
+        platform = try LoopbackPlatform(directory: directory, domain: domain)
+        connect = { () throws(XenstoreError) in
+            try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: domain))
+        }
+    }
+}

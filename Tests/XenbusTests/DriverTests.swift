@@ -1,0 +1,305 @@
+import Logging
+import Loopback
+import Testing
+import XenWire
+import Xenbus
+import Xenstore
+
+/// A device that notes what it is asked to do.
+private final class RecordingDevice: SplitDevice {
+    let identity: DeviceIdentity
+    var calls: [String] = []
+    var refusal: DeviceFailure?
+    var news: [DeviceNews] = []
+    var recordedFailure: String?
+
+    init(_ identity: DeviceIdentity) { self.identity = identity }
+
+    let backendKeys = ["mode"]
+    let frontendKeys = ["protocol", "count"]
+    func frontendKeys(after known: NodeValues) -> [String] { known["count"] == nil ? [] : ["ring-ref0", "ring-ref1"] }
+    let transportKeys = [PublishedKey("max-queues", 8)]
+
+    func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
+        calls.append("connect \(frontend.keys.sorted()) \(backend.keys.sorted())")
+        if let refusal { throw refusal }
+        return [PublishedKey("sectors", 2048)]
+    }
+    func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
+        calls.append("adopt")
+        if let refusal { throw refusal }
+        return [PublishedKey("sectors", 2048)]
+    }
+    func suspend() { calls.append("suspend") }
+    func disconnect() { calls.append("disconnect") }
+    func closeVolume() { calls.append("close") }
+    let attention: Int32 = -1
+    func attend() -> [DeviceNews] {
+        defer { news = [] }
+        return news
+    }
+    func forgetFailure() { recordedFailure = nil }
+}
+
+/// A driver on the model's xenstore, with a toolstack and a guest that write nodes.
+private final class World {
+    let store = InProcessXenstore()
+    let toolstack: XenstoreClient
+    let driver: XenbusDriver
+    private let client: XenstoreClient
+    private let made: Made
+    private final class Made {
+        var devices: [UInt32: RecordingDevice] = [:]; var failure: String?; var refusal: DeviceFailure?
+    }
+
+    init(failure: String? = nil) throws {
+        let store = store
+        toolstack = try XenstoreClient { store.connect(DomainID(0)) }
+        client = try XenstoreClient { store.connect(DomainID(0)) }
+        let made = Made()
+        made.failure = failure
+        self.made = made
+        let deviceClass = DeviceClass(
+            backendType: "vbd", frontendType: "vbd", backend: DomainID(0), frontend: DomainID(7))
+        driver = try XenbusDriver(
+            client, deviceClass,
+            log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        ) { identity in
+            let device = RecordingDevice(identity)
+            device.recordedFailure = made.failure
+            device.refusal = made.refusal
+            made.devices[identity.number] = device
+            return device
+        }
+    }
+
+    func refuse(_ failure: DeviceFailure) { made.refusal = failure }
+    func device(_ number: UInt32 = 51712) throws -> RecordingDevice { try #require(made.devices[number]) }
+
+    static func back(_ name: String, _ number: UInt32 = 51712) -> String {
+        "/local/domain/0/backend/vbd/7/\(number)" + (name.isEmpty ? "" : "/\(name)")
+    }
+    static func front(_ name: String, _ number: UInt32 = 51712) -> String {
+        "/local/domain/7/device/vbd/\(number)" + (name.isEmpty ? "" : "/\(name)")
+    }
+
+    /// Lets the driver see and do what there is.
+    func settle() throws {
+        try client.processReadable()
+        try driver.process()
+    }
+
+    func write(_ path: String, _ value: String) throws {
+        try toolstack.write(XenstorePath(path), value)
+        try settle()
+    }
+    func remove(_ path: String) throws {
+        try toolstack.remove(XenstorePath(path))
+        try settle()
+    }
+    func read(_ path: String) throws -> String? { try toolstack.read(XenstorePath(path))?.text }
+    func state(_ number: UInt32 = 51712) throws -> String? { try read(Self.back("state", number)) }
+
+    /// As libxl creates a disk: everything in one transaction.
+    func create(_ number: UInt32 = 51712, own: String = "1", frontend: String = "1", _ more: [String: String] = [:])
+        throws
+    {
+        var nodes = [
+            Self.back("frontend", number): Self.front("", number), Self.back("frontend-id", number): "7",
+            Self.back("online", number): "1", Self.back("state", number): own, Self.back("mode", number): "w",
+            Self.back("script", number): "/etc/xen/scripts/block", Self.front("state", number): frontend,
+        ]
+        nodes.merge(more) { _, new in new }
+        try toolstack.transaction { store throws(XenstoreError) in
+            for (path, value) in nodes.sorted(by: { $0.key < $1.key }) { try store.write(XenstorePath(path), value) }
+        }
+        try settle()
+    }
+
+    /// Creates a device and brings it to state 4.
+    func connect(_ number: UInt32 = 51712) throws {
+        try create(number)
+        try write(Self.back("hotplug-status", number), "connected")
+        try write(Self.front("protocol", number), "x86_64-abi")
+        try write(Self.front("state", number), "3")
+        try #require(try state(number) == "4")
+        try device(number).calls = []
+    }
+}
+
+struct DriverTests {
+    @Test func `a device appears and comes to InitWait with its transport keys`() throws {
+        let world = try World()
+        try world.settle()
+        #expect(world.driver.served.isEmpty && !world.driver.isFinished)
+        try world.create()
+        #expect(try world.state() == "2")
+        #expect(try world.read(World.back("max-queues")) == "8")
+        #expect(try world.read(World.back("sectors")) == nil)
+    }
+
+    @Test func `it connects when the script is done and the frontend ready, with all keys read`() throws {
+        let world = try World()
+        try world.create()
+        try world.write(World.front("count"), "2")
+        try world.write(World.front("ring-ref1"), "9")
+        try world.write(World.front("state"), "3")
+        #expect(try world.state() == "2")
+        try world.write(World.back("hotplug-status"), "connected")
+        #expect(try world.state() == "4")
+        #expect(try world.read(World.back("sectors")) == "2048")
+        #expect(try world.device().calls == [#"connect ["count", "ring-ref1"] ["mode"]"#])
+    }
+
+    @Test(arguments: [
+        ("frontend", "/local/domain/7/device/vbd/1"), ("frontend", "/local/domain/8/device/vbd/51712"),
+        ("frontend", ""), ("frontend-id", "8"), ("frontend-id", "07"),
+    ])
+    func `a frontend that is not the one of our path is refused`(_ key: String, _ value: String) throws {
+        let world = try World()
+        try world.create(51712, [World.back(key): value, World.back("hotplug-status"): "connected"])
+        try world.write(World.front("state"), "3")
+        #expect(try world.state() == "5")
+        #expect(try world.read(World.back("error"))?.hasPrefix("\(key) '\(value)': must be ") == true)
+        #expect(try !world.device().calls.contains { $0.hasPrefix("connect") })
+    }
+
+    @Test func `a refused connection writes the error node and Closing, and is tried again after a full cycle`() throws
+    {
+        let world = try World()
+        world.refuse(DeviceFailure("ring-page-order '40': must be 0...4"))
+        try world.create(51712, [World.back("hotplug-status"): "connected"])
+        try world.write(World.front("state"), "3")
+        #expect(try world.state() == "5")
+        #expect(try world.read(World.back("error")) == "ring-page-order '40': must be 0...4")
+        try world.device().refusal = nil
+        try world.write(World.front("state"), "5")
+        #expect(try world.state() == "5")
+        try world.write(World.front("state"), "6")
+        #expect(try world.state() == "6")
+        try world.write(World.front("state"), "1")
+        #expect(try world.state() == "2")
+        #expect(try world.read(World.back("error")) == nil)
+        try world.write(World.front("state"), "3")
+        #expect(try world.state() == "4")
+    }
+
+    @Test func `a frontend cycles as Windows does at boot`() throws {
+        let world = try World()
+        try world.connect()
+        for _ in 0..<5 {
+            for (frontend, own) in [("5", "5"), ("6", "6"), ("1", "2"), ("3", "4"), ("4", "4")] {
+                try world.write(World.front("state"), frontend)
+                #expect(try world.state() == own)
+            }
+        }
+    }
+
+    @Test func `hot-unplug without a frontend goes to 6, then the device is forgotten`() throws {
+        let world = try World()
+        try world.create()
+        try world.toolstack.write(XenstorePath(World.back("online")), "0")
+        try world.write(World.back("state"), "5")
+        #expect(try world.state() == "6")
+        try world.remove("/local/domain/0/backend/vbd/7")
+        #expect(world.driver.served.isEmpty && world.driver.isFinished)
+    }
+
+    @Test func `surprise removal writes nothing back`() throws {
+        let world = try World()
+        try world.connect()
+        try world.remove("/local/domain/0/backend/vbd/7")
+        #expect(try world.device().calls == ["disconnect", "close"])
+        #expect(try world.toolstack.directory(XenstorePath("/local/domain/0/backend/vbd")) == [])
+        #expect(world.driver.isFinished)
+    }
+
+    @Test func `one of two devices goes, the other is served on`() throws {
+        let world = try World()
+        try world.connect(51712)
+        try world.connect(51728)
+        try world.remove(World.back("", 51712))
+        #expect(world.driver.served.map(\.identity.number) == [51728] && !world.driver.isFinished)
+        #expect(try world.device(51728).calls.isEmpty)
+    }
+
+    @Test func `a resized volume rewrites its keys and the state, and the guest's watch fires`() throws {
+        let world = try World()
+        try world.connect()
+        let guest = try XenstoreClient { [store = world.store] in store.connect(DomainID(0)) }
+        let watch = try guest.watch(XenstorePath(World.back("state")))
+        _ = guest.pendingEvents()
+        try world.device().news = [.changed([PublishedKey("sectors", 4096)])]
+        try world.driver.attend()
+        #expect(try world.read(World.back("sectors")) == "4096")
+        #expect(try world.state() == "4")
+        try guest.processReadable()
+        #expect(guest.pendingEvents() == [watch])
+    }
+
+    @Test func `a device that failed closes; the others do not notice`() throws {
+        let world = try World()
+        try world.connect(51712)
+        try world.connect(51728)
+        try world.device(51712).news = [.failed(DeviceFailure("requestOverrun"))]
+        try world.driver.attend()
+        try world.settle()
+        #expect(try world.state(51712) == "5")
+        #expect(try world.read(World.back("error", 51712)) == "requestOverrun")
+        #expect(try world.device(51712).calls == ["disconnect"])
+        #expect(try world.state(51728) == "4")
+        #expect(try world.device(51728).calls.isEmpty)
+    }
+
+    @Test func `a recorded failure keeps a device from being served, until it is created anew`() throws {
+        let world = try World(failure: "a flush failed")
+        try world.create(own: "4", frontend: "4", [World.back("hotplug-status"): "connected"])
+        #expect(try world.state() == "5")
+        #expect(try world.device().calls.isEmpty)
+        try world.write(World.front("state"), "6")
+        try world.write(World.front("state"), "1")
+        #expect(try world.state() == "6")
+        try world.write(World.back("state"), "1")
+        #expect(try world.state() == "2")
+        #expect(try world.device().recordedFailure == nil)
+    }
+
+    @Test func `suspending writes nothing`() throws {
+        let world = try World()
+        try world.connect()
+        world.driver.suspend()
+        #expect(try world.device().calls == ["suspend"])
+        #expect(try world.state() == "4")
+    }
+
+    @Test func `what an earlier process left connected is adopted`() throws {
+        let world = try World()
+        try world.create(own: "4", frontend: "4", [World.back("hotplug-status"): "connected"])
+        #expect(try world.device().calls == ["adopt"])
+        #expect(try world.state() == "4")
+    }
+
+    @Test(arguments: ["x", "-1", "007", "4294967296", "51712x"])
+    func `directories that are no device numbers are left alone`(_ name: String) throws {
+        let world = try World()
+        try world.write("/local/domain/0/backend/vbd/7/\(name)/state", "1")
+        #expect(world.driver.served.isEmpty)
+        #expect(try world.read("/local/domain/0/backend/vbd/7/\(name)/state") == "1")
+    }
+
+    @Test func `a guest that rewrites its state all the time costs one look`() throws {
+        let world = try World()
+        try world.connect()
+        for _ in 0..<1000 { try world.toolstack.write(XenstorePath(World.front("state")), "4") }
+        try world.settle()
+        #expect(try world.device().calls.isEmpty && world.driver.hasWork == false)
+    }
+
+    @Test func `the store is left as it was found by a second look`() throws {
+        let world = try World()
+        try world.connect()
+        try world.settle()
+        #expect(!world.driver.hasWork)
+        #expect(try world.device().calls.isEmpty)
+    }
+}
