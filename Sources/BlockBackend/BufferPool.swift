@@ -92,6 +92,8 @@ internal import SharedRing
     /// The slab that a block lies in.
     @inline(__always) static func slab(of page: UInt16) -> UInt16 { page / UInt16(slabPages) }
 
+    /// Pages that may be handed out in blocks.
+    var blockPages: Int { pages - reserved }
     /// Whether entries have pages of their own.
     var reservesPages: Bool { reserved > 0 }
     /// Whether the slabs of the reserved pages are brought in.

@@ -37,7 +37,9 @@ extension QueueCore {
         switch parts[Int(index)].stage {
         case .read: gatherOutbound(index)
         case .fill: mergeIntoFilled(index)
-        case .write, .discard, .synchronize: endOther(index, .okay)
+        case .write, .discard, .synchronize:
+            noteRoom()
+            endOther(index, .okay)
         }
     }
 
@@ -92,8 +94,12 @@ extension QueueCore {
             held.removeFirst()
             queueOperation(UInt16(truncatingIfNeeded: index))
         }
-        become(.running)
         submit()
+    }
+
+    /// A write succeeded: if none is held any more, there is room again.
+    private mutating func noteRoom() {
+        if case .paused = condition, held.isEmpty { become(.running) }
     }
 
     // MARK: Ends

@@ -89,7 +89,7 @@ extension QueueCore {
     private mutating func fetchTable(_ index: UInt16) {
         let bytes = Int(slots[Int(index)].segmentCount) &* MemoryLayout<blkif_segment_wire>.stride
         let order = Self.order(bytes: bytes)
-        guard tablePages &+ 1 << order <= pool.ceiling / BufferPool.pageSize / 2, let block = block(order: order) else {
+        guard tablePages &+ 1 << order <= pool.blockPages / 2, let block = block(order: order) else {
             slots[Int(index)].step = .awaitsTable
             return stall(index)
         }

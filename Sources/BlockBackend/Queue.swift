@@ -139,7 +139,10 @@ struct QueueCore: ~Copyable {
     /// Time of this turn, nanoseconds.
     var now: UInt64 = 0
     var chunk: ChunkPolicy
+    /// `req_prod` when the queue last made a call that may let the guest run (a notification), and whether it has
+    /// computed ever since.
     var seenProducer: UInt32
+    var isWatching = false
     var stopping = false
     var condition = QueueCondition.running
     let counters: CellWriter
@@ -209,7 +212,6 @@ struct QueueCore: ~Copyable {
         now = clock.now()
         capacity = shared.capacity
         pageCapacity = capacity > 7 ? capacity - 7 : 0
-        if ring.requestProducer() != seenProducer, inFlight.inUse > 0 { chunk.sawGuestRun() }
         var worked = reap()
         worked = reapDiscards() || worked
         worked = leaveClaims() || worked
@@ -220,7 +222,6 @@ struct QueueCore: ~Copyable {
         copyOutbound()
         submit()
         publish()
-        seenProducer = ring.requestProducer()
         if worked { count(.turns) }
         return worked
     }
@@ -228,6 +229,7 @@ struct QueueCore: ~Copyable {
     /// See `Queue.arm`.
     mutating func arm() -> Bool {
         chunk.burstEnded()
+        isWatching = false
         return !mayTake || ring.arm()
     }
 
@@ -255,6 +257,9 @@ struct QueueCore: ~Copyable {
 
     /// Makes the answers visible (P3-P6); a ring that was stopped stays as it is.
     mutating func publish() {
+        if isWatching, ring.requestProducer() != seenProducer { chunk.sawGuestRun() }
+        isWatching = true
+        defer { seenProducer = ring.requestProducer() }
         guard inFlight.answered > 0 else { return }
         countRecent()
         if case .violated = condition { return }
