@@ -87,6 +87,9 @@ let package = Package(
         tests(
             of: "Xenbus",
             ["Loopback", "XenWire", "Xenbus", "Xenstore", .product(name: "Logging", package: "swift-log")]),
+        tests(
+            of: "Daemon",
+            ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-blkbackd"]),
         tests(of: "Service", ["Descriptors", "Service"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
         tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),

@@ -13,6 +13,7 @@ final class DeviceSession {
     let volume: Volume
     private(set) var description: DiskDescription
     let engine: String
+    private let lane: DiscardLane?
     private let shared: DeviceShared
     private(set) var queues: [QueueThread] = []
     private var conditions: [QueueCondition] = []
@@ -28,7 +29,11 @@ final class DeviceSession {
             settings.volume, VolumeOptions(isReadOnly: !settings.isWritable, direct: options.direct))
         description = DiskDescription(of: volume.geometry, volume.geometry.capacity, settings, options)
         engine = volume.kind == .null ? "null" : options.engine.kind.rawValue
-        shared = try DeviceShared(capacity: description.sectors)
+        lane = description.discard == nil ? nil : try DiscardLane(volume, name: "\(name).d")
+        let needsExtents = Int(volume.geometry.operationUnit) > options.offer.sectorSize || description.offersBarrier
+        shared = try DeviceShared(
+            capacity: description.sectors,
+            extents: needsExtents ? DeviceExtents(capacity: connection.operations) : nil, discards: lane)
         let template = QueueTemplate(name: name, domain: frontend, options, settings, description, volume)
         do {
             for index in connection.rings.indices {
@@ -44,11 +49,12 @@ final class DeviceSession {
         conditions = queues.map { _ in .running }
     }
 
-    /// Ends the queues, once; those that run keep each other no company in waiting.
+    /// Ends the queues, then the lane that they hand discards to. Does nothing the second time.
     func stop() {
         guard !isStopped else { return }
         isStopped = true
         for queue in queues { queue.stop() }
+        lane?.stop()
     }
 
     /// After `stop`: everything that was taken was answered.
@@ -114,15 +120,23 @@ private struct QueueTemplate {
             name: "\(name).\(index)", domain: domain, abi: connection.abi, ringReferences: ring.references,
             eventPort: ring.port, limits: description.limits(indirectSegments: options.offer.indirectSegments),
             bufferCeiling: options.bufferCeiling, volumeBlock: volume.geometry.operationUnit,
-            discard: description.discardRules, pausesWhenFull: settings.pausesWhenFull)
+            discard: description.discardRules, pausesWhenFull: settings.pausesWhenFull,
+            isNull: volume.kind == .null)
     }
 
-    /// Room for every slot of the ring and for the parts that large requests are worked off in.
     func engineMaker(_ connection: Connection, _ index: Int) -> @Sendable () throws(Fault) -> any Engine {
-        let entries = connection.abi.entries(pages: connection.rings[index].references.count)
-        let (volume, choice) = (volume, options.engine)
-        return { () throws(Fault) in try volume.makeEngine(choice, capacity: Int(entries) + 256) }
+        let (volume, choice, capacity) = (volume, options.engine, connection.operations(queue: index))
+        return { () throws(Fault) in try volume.makeEngine(choice, capacity: capacity) }
     }
+}
+
+extension Connection {
+    /// Operations that one queue can have in flight: a part for every slot of its ring, and those that large requests are
+    /// worked off in.
+    func operations(queue: Int) -> Int { Int(abi.entries(pages: rings[queue].references.count)) + 256 }
+
+    /// Of all queues, with as many again that wait for their turn.
+    var operations: Int { rings.indices.reduce(0) { $0 + 2 * operations(queue: $1) } }
 }
 
 extension DiskDescription {

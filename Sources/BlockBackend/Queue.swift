@@ -178,11 +178,11 @@ struct QueueCore: ~Copyable {
         pausesWhenFull = configuration.pausesWhenFull
         mapping = ringPages
         // The mapping has `pages` pages and lives as long as this value.
+        let first = unsafe configuration.firstIndex ?? xen_load_relaxed(mapping.base + Int(XEN_RING_RSP_PROD))
         ring = unsafe BackRing(
-            base: mapping.base, entries: entries, entrySize: configuration.abi.entrySize,
-            startingAt: configuration.firstIndex)
+            base: mapping.base, entries: entries, entrySize: configuration.abi.entrySize, startingAt: first)
         inFlight = InFlightTable(
-            entries: UInt16(entries), abi: configuration.abi.rawValue, startingAt: configuration.firstIndex)
+            entries: UInt16(entries), abi: configuration.abi.rawValue, startingAt: first)
         slots = FixedTable(repeating: Slot(), count: Int(entries))
         stalled = IndexQueue(capacity: Int(entries))
         let partCount = Int(entries) + 256
@@ -204,7 +204,7 @@ struct QueueCore: ~Copyable {
         operations = FixedTable(repeating: none, count: partCount + Int(entries))
         completions = FixedTable(repeating: IOCompletion(tag: 0, result: 0), count: 64)
         chunk = ChunkPolicy(ringSize: entries)
-        seenProducer = configuration.firstIndex
+        seenProducer = first
     }
 
     /// One turn; see `Queue.turn`.

@@ -55,15 +55,16 @@ public struct QueueConfiguration: Sendable {
     public var pausesWhenFull: Bool
     /// The volume is `null`: pages of data are neither read nor written, for measuring the way to and from the guest.
     public var isNull: Bool
-    /// Where the ring's private indices start.
-    public var firstIndex: UInt32
+    /// Where the ring's private indices start; nil: behind the last response on the ring (RING_ATTACH), which is 0 on a
+    /// fresh one. Whoever attaches to a ring that was served before knows that all that was taken from it was answered.
+    public var firstIndex: UInt32?
 
     /// All of it.
     public init(
         name: String, domain: DomainID, abi: BlockABI, ringReferences: [GrantReference], eventPort: EventPort,
         limits: RequestLimits, bufferCeiling: Int = 8 << 20, volumeBlock: UInt32 = 512,
         discard: DiscardRules = DiscardRules(granularity: 1, alignment: 0), pausesWhenFull: Bool = true,
-        isNull: Bool = false, firstIndex: UInt32 = 0
+        isNull: Bool = false, firstIndex: UInt32? = nil
     ) {
         self.name = name
         self.domain = domain

@@ -1,0 +1,245 @@
+import Foundation
+import Loopback
+import Testing
+
+/// The daemon as its own process, from creation to removal, with a toolstack and a frontend around it.
+@Suite(.serialized)
+struct DaemonTests {
+    @Test func `a disk from creation to removal`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        try world.createDisk(volume)
+        #expect(try world.waitForState("2"))
+        #expect(try world.read(World.back("feature-max-indirect-segments")) == "256")
+        #expect(try world.read(World.back("sectors")) == nil)
+
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        try world.plugIn(volume)
+        #expect(try world.waitForState("4"))
+        #expect(try world.read(World.back("sectors")) == "64")
+        #expect(try world.read(World.back("sector-size")) == "512")
+        #expect(try world.read(World.back("info")) == "0")
+        try world.write([World.front("state"): "4"])
+
+        #expect(frontend.request(0, sector: 16) == 0)
+        #expect(frontend.firstBytes == [16, 17, 18, 19, 20, 21, 22, 23])
+        frontend.fill(0xAB)
+        #expect(frontend.request(1, sector: 24) == 0)
+        #expect(frontend.request(3, sector: 0) == 0)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: volume))[24 * 512 - 1] == 23)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: volume))[24 * 512] == 0xAB)
+        #expect(frontend.request(0, sector: 60) == -1, "beyond the end")
+
+        for (theirs, ours) in [("5", "5"), ("6", "6"), ("1", "2")] {
+            try world.write([World.front("state"): theirs])
+            #expect(try world.waitForState(ours))
+        }
+        var second = try Frontend(world)
+        try second.publish()
+        #expect(try world.waitForState("4"))
+        #expect(second.request(0, sector: 0) == 0)
+
+        try world.write([World.back("online"): "0", World.back("state"): "5"])
+        try world.write([World.front("state"): "5"])
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        try world.remove("/local/domain/0/backend/vbd/5")
+        #expect(daemon.wait() == .exited(0))
+        #expect(world.hypervisor.mappedPages(of: World.domain) == 0)
+    }
+
+    @Test func `SIGTERM leaves the disk connected and the next process takes it over`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        try world.createDisk(volume)
+        try world.plugIn(volume)
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        try world.write([World.front("state"): "4"])
+        for sector in 0..<40 { #expect(frontend.request(0, sector: UInt64(sector)) == 0) }
+        first.signal(SIGTERM)
+        #expect(first.wait() == .exited(0))
+        #expect(try world.read(World.back("state")) == "4")
+
+        let second = try world.startDaemon()
+        for sector in 0..<40 { #expect(frontend.request(0, sector: UInt64(sector)) == 0) }
+        #expect(frontend.firstBytes[0] == 39)
+        #expect(try world.read(World.back("state")) == "4")
+        second.signal(SIGTERM)
+        #expect(second.wait() == .exited(0))
+    }
+
+    @Test func `rings of a process that was killed are not guessed at`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        try world.createDisk(volume)
+        try world.plugIn(volume)
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        let second = try world.startDaemon()
+        #expect(try world.waitForState("5"))
+        #expect(try world.read(World.back("error"))?.contains("requests in flight") == true)
+        second.kill()
+    }
+
+    @Test func `a resized volume reaches the guest`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        try world.createDisk(volume)
+        try world.plugIn(volume)
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        #expect(frontend.request(0, sector: 64) == -1)
+        let file = try FileHandle(forWritingTo: URL(fileURLWithPath: volume))
+        try file.truncate(atOffset: 128 * 512)
+        #expect(try world.wait(World.back("sectors"), "128"))
+        #expect(frontend.request(0, sector: 64) == 0)
+        daemon.kill()
+    }
+
+    @Test(arguments: [
+        ("ring-page-order", "40"), ("multi-queue-num-queues", "0"), ("event-channel", "0"), ("ring-ref", "x"),
+        ("protocol", String(repeating: "p", count: 2000)),
+    ])
+    func `a bad key closes the device with an error, and a good one afterwards is served`(
+        _ key: String, _ value: String
+    ) throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        try world.createDisk("null")
+        try world.plugIn("null")
+        var frontend = try Frontend(world)
+        try frontend.publish([World.front(key): value])
+        #expect(try world.waitForState("5"))
+        #expect(try world.read(World.back("error"))?.hasPrefix("\(key) '") == true)
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        try world.remove(World.front(key))
+        try world.write([World.front("state"): "1"])
+        #expect(try world.waitForState("2"))
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        #expect(frontend.request(0, sector: 0) == 0)
+        daemon.kill()
+    }
+
+    @Test func `a volume that does not exist closes its device only`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        try world.createDisk("/nonexistent", 51728)
+        try world.plugIn("/nonexistent", 51728)
+        try world.createDisk("null")
+        try world.plugIn("null")
+        try world.write([World.front("state", 51728): "3", World.front("ring-ref", 51728): "8"])
+        try world.write([World.front("event-channel", 51728): "1", World.front("state", 51728): "3"])
+        #expect(try world.waitForState("5", 51728))
+        #expect(try world.read(World.back("error", 51728)) != nil)
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        #expect(frontend.request(0, sector: 0) == 0)
+        daemon.kill()
+    }
+
+    @Test func `a wild producer index stops its own device and nothing else`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        try world.createDisk("null")
+        try world.plugIn("null")
+        let frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        frontend.claim(requests: 1000)
+        #expect(try world.waitForState("5"))
+        #expect(try world.read(World.back("error"))?.contains("requestOverrun") == true)
+        #expect(daemon.ended == nil)
+        daemon.kill()
+    }
+
+    @Test func `the status file tells what is served`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        try world.createDisk("null")
+        try world.plugIn("null")
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        #expect(frontend.request(0, sector: 0) == 0)
+        #expect(try world.eventually { try world.status?.contains(#""read":{"requests":1,"sectors":8"#) == true })
+        let text = try #require(try world.status)
+        let status = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
+        let device = try #require((status?["devices"] as? [[String: Any]])?.first)
+        #expect(device["device"] as? String == "vbd-5-51712" && device["state"] as? String == "Connected")
+        daemon.kill()
+    }
+}
+
+/// The command line: one line on standard error, 2 for usage, 1 for the rest.
+struct CommandLineTests {
+    static func run(_ arguments: [String]) throws -> (code: Int32, errors: String) {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: World.daemonPath)
+        process.arguments = arguments
+        let pipe = Pipe()
+        process.standardError = pipe
+        process.standardOutput = FileHandle.nullDevice
+        try process.run()
+        let errors = try pipe.fileHandleForReading.readToEnd() ?? Data()
+        process.waitUntilExit()
+        return (process.terminationStatus, String(decoding: errors, as: UTF8.self))
+    }
+
+    @Test(arguments: [
+        ([], "--domid"), (["--domid", "x"], "--domid"), (["--domid", "40000"], "--domid"),
+        (["--domid", "-1"], "--domid"), (["--domid", "5", "--engine", "posix"], "--engine"),
+        (["--domid", "5", "--direct", "2"], "--direct"), (["--domid", "5", "--xen", "loopback"], "--xen"),
+        (["--domid", "5", "--type", "vif"], "--type"), (["--domid", "5", "--sector-size", "1024"], "--sector-size"),
+        (["--domid", "5", "--max-queues", "0"], "--max-queues"),
+        (["--domid", "5", "--max-queues", "9"], "--max-queues"),
+        (["--domid", "5", "--max-indirect", "4097"], "--max-indirect"),
+        (["--domid", "5", "--max-ring-page-order", "5"], "--max-ring-page-order"),
+        (["--domid", "5", "--buffer-ceiling", "0"], "--buffer-ceiling"),
+        (["--domid", "5", "--log-level", "loud"], "--log-level"), (["--domid", "5", "--nonsense"], "--nonsense"),
+        (["--domid", "5", "extra"], "extra"),
+    ])
+    func `a command line that makes no sense`(_ arguments: [String], _ thing: String) throws {
+        let (code, errors) = try Self.run(arguments)
+        #expect(code == 2)
+        #expect(errors.contains(thing) && errors.hasPrefix("xen-blkbackd: "))
+        #expect(errors.filter { $0 == "\n" }.count == 1)
+    }
+
+    @Test func `help is no error`() throws {
+        #expect(try Self.run(["--help"]).code == 0)
+    }
+
+    @Test func `a world that is not there`() throws {
+        let (code, errors) = try Self.run(
+            ["--domid", "5", "--xen", "loopback:/nonexistent", "--log-level", "critical"])
+        #expect(code == 1)
+        #expect(errors.contains("/nonexistent") && errors.filter { $0 == "\n" }.count == 1)
+    }
+
+    @Test func `a second daemon is refused at once`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        try world.createDisk("null")
+        #expect(try world.waitForState("2"))
+        let (code, errors) = try Self.run(
+            ["--domid", "5", "--xen", "loopback:\(world.directory)", "--log-level", "critical"])
+        #expect(code == 1)
+        #expect(errors.contains("process \(daemon.identifier) serves this already"))
+        daemon.kill()
+    }
+}
