@@ -42,6 +42,8 @@ struct UringCore: ~Copyable {
         return UInt32(capacity + 2)
     }
 
+    var overflows: UInt32 { ring.overflows }
+
     // MARK: Operations
 
     @_noLocks mutating func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {

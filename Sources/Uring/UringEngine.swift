@@ -18,6 +18,9 @@ public final class UringEngine: Engine {
         self.capacity = capacity
     }
 
+    /// Completions that found the completion queue full: 0, or the capacity account is wrong.
+    public var overflows: UInt32 { core.overflows }
+
     public func watch(event: Int32, control: Int32) throws(Fault) {
         try core.enable(file: file, watching: WatchedDescriptors(event: event, control: control))
     }

@@ -78,6 +78,9 @@ internal import Descriptors
         unsafe linux_uring_set_buffer(ring, slot, memory?.baseAddress, memory?.count ?? 0) == 0
     }
 
+    /// Completions that found the ring full; the kernel keeps them aside, at a price. 0 while the account is right.
+    var overflows: UInt32 { unsafe ring.pointee.cq.koverflow?.pointee ?? 0 }
+
     // MARK: Submission
 
     /// The next entry to fill. The caller's account guarantees that there is a free one.

@@ -93,6 +93,35 @@ import Testing
         }
     }
 
+    /// All operations and both polls have ended and nothing was reaped; with 30, that fills 32 entries to the last.
+    @Test(arguments: [30, 32]) func theCompletionQueueNeverOverflows(capacity: Int) throws {
+        let file = try ScratchFile(size: 1 << 16)
+        let bells = Bells()
+        let engine = try UringEngine(file: file.descriptor, capacity: capacity)
+        try engine.watch(event: bells.event.number, control: bells.control.number)
+        let slab = Slab(4096)
+        var next: UInt32 = 0
+        func read() -> IOOperation {
+            next += 1
+            return .plain(.read, slab, at: 0, offset: 0, 512, tag: next)
+        }
+        for _ in 0..<50 {
+            #expect(engine.wait(nanoseconds: 0) == [])  // arms both polls
+            #expect(engine.start((0..<40).map { _ in read() }) == capacity)
+            bells.ring(bells.event)
+            bells.ring(bells.control)
+            #expect(engine.take(1).count == 1)
+            // Goes into the kernel, which adds both polls' completions to those that are there.
+            #expect(engine.start([read()]) == 1)
+            #expect(engine.finish(capacity).count == capacity)
+            var reasons: WakeReasons = []
+            while reasons != [.event, .control] { reasons.formUnion(engine.wait(nanoseconds: nil)) }
+            _ = linux_eventfd_take(bells.event.number)
+            _ = linux_eventfd_take(bells.control.number)
+        }
+        #expect(engine.overflows == 0)
+    }
+
     @Test func indicesWrap() throws {
         let file = try ScratchFile(size: 4096)
         let engine = try Engines.started(.uring, file, capacity: 3)
