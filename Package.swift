@@ -105,7 +105,10 @@ let package = Package(
         tests(of: "Loopback", ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "loopback-peer"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
-        tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenstore", "XenWire"]),
+        tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenbus", "Xenstore", "XenWire"]),
+        tests(
+            of: "Scenario",
+            ["CXen", "BlockBackend", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Uring", "XenWire"]),
         // Xen's own headers, for comparison; empty where libxen-dev is not installed.
         .target(name: "CXenReference", dependencies: ["CXen"], path: "Tests/CXenReference"),
     ] + (isFuzzing ? fuzzing : []),

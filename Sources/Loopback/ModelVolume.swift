@@ -48,10 +48,14 @@ public import Uring
     public init(size: Int, block: Int = 512) {
         self.size = size
         self.block = block
-        unsafe current = .allocate(byteCount: size, alignment: 4096)
-        unsafe durable = .allocate(byteCount: size, alignment: 4096)
-        unsafe current.initializeMemory(as: UInt8.self, repeating: 0)
-        unsafe durable.initializeMemory(as: UInt8.self, repeating: 0)
+        unsafe current = Self.zeros(size)
+        unsafe durable = Self.zeros(size)
+    }
+
+    private static func zeros(_ size: Int) -> UnsafeMutableRawBufferPointer {
+        let base = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 4096)
+        unsafe memset(base, 0, size)
+        return unsafe UnsafeMutableRawBufferPointer(start: base, count: size)
     }
 
     deinit {

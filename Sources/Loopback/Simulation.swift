@@ -27,6 +27,9 @@ public final class Simulation {
         actors.append(Actor(isReady: ready, step: step))
     }
 
+    /// Forgets the actors, and with them what they hold.
+    public func removeActors() { actors = [] }
+
     /// Lets actors step until none is ready; false if that takes more than `limit` steps.
     public func run(limit: Int) -> Bool {
         var ready: [Int] = []

@@ -1,0 +1,83 @@
+import Descriptors
+import Loopback
+import SharedRing
+import XenWire
+
+@testable import BlockBackend
+
+/// A queue as its thread drives it, but one step at a time: what `QueueThread` does, with the scheduler for a kernel.
+final class Backend {
+    let queue: Queue
+    let engine: ModelEngine
+    private let channel: any EventChannel
+    private var isAsleep = false
+    private var hasArrived = false
+    private(set) var isStopping = false
+    /// How often the idle time-out may still strike.
+    private var idleTimeouts = 5
+
+    init(
+        _ scenario: Scenario, _ ring: GuestRing, of domain: DomainID, _ disk: Disk, _ platform: ModelPlatform,
+        _ simulation: Simulation, limits: RequestLimits? = nil
+    ) throws(Fault) {
+        engine = ModelEngine(
+            disk.volume, capacity: scenario.engineCapacity, registersSlabs: scenario.registersSlabs)
+        channel = try platform.bindEventChannel(to: ring.port.number, of: domain)
+        let configuration = QueueConfiguration(
+            name: "vbd-\(domain)-51712.0", domain: domain, abi: ring.abi, ringReferences: ring.references,
+            eventPort: ring.port.number, limits: limits ?? scenario.limits, bufferCeiling: scenario.bufferCeiling,
+            volumeBlock: UInt32(scenario.volumeBlock), firstIndex: scenario.firstIndex)
+        queue = try Queue(
+            configuration, grants: platform.openGrantTable(), channel: channel, engine: engine,
+            clock: simulation.clock, shared: disk.shared)
+    }
+
+    /// The queue's thread would have ended.
+    var isOver: Bool { isStopping && queue.isDrained }
+
+    /// Whether the thread would run: it is awake, or something wakes it.
+    var isReady: Bool {
+        guard !isOver else { return false }
+        if !hasArrived { hasArrived = channel.drain() }
+        return !isAsleep || hasArrived || engine.hasCompletions
+    }
+
+    func step() {
+        if isAsleep || hasArrived {
+            isAsleep = false
+            hasArrived = false
+            // The port is unmasked before the ring is looked at again.
+            channel.unmask()
+            return
+        }
+        guard !queue.turn(), !isOver else { return }
+        isAsleep = queue.arm()
+    }
+
+    /// The time-out of the sleep: held writes are tried again, memory is given back. `force`: as often as it takes.
+    func mayTimeOut(force: Bool) -> Bool {
+        guard isAsleep, !isOver else { return false }
+        return idleTimeouts > 0 || (force && isPaused)
+    }
+
+    func timeOut() {
+        idleTimeouts -= 1
+        isAsleep = false
+        queue.retryHeldWrites()
+        queue.trim()
+    }
+
+    var isPaused: Bool { if case .paused = queue.condition { true } else { false } }
+
+    /// Whether all buffer memory can be given back, as it must be when nothing is in flight.
+    func givesAllMemoryBack() -> Bool {
+        queue.trim()
+        return QueueCounters(queue.cells)[QueueEvent.bufferBytes] == 0 && engine.slabs.isEmpty
+    }
+
+    func stop() {
+        isStopping = true
+        isAsleep = false
+        queue.beginStop()
+    }
+}

@@ -1,0 +1,59 @@
+import Descriptors
+import Loopback
+import Testing
+import XenWire
+
+@Suite struct ServiceTests {
+    static let scenarios: [Scenario] = [
+        Scenario(name: "reads and writes"),
+        Scenario(name: "x86_32 layout", abi: .x86_32),
+        Scenario(name: "large ring", ringPages: 4, requests: 150, dataPages: 400),
+        Scenario(
+            name: "indirect requests", mix: .init(read: 3, write: 3, indirectRead: 6, indirectWrite: 6), requests: 40),
+        Scenario(
+            name: "indirect requests, x86_32", mix: .init(indirectRead: 6, indirectWrite: 6), abi: .x86_32,
+            requests: 40),
+        Scenario(name: "three queues", mix: .init(flush: 1), queues: 3, requests: 40),
+        Scenario(name: "flushes", mix: .init(flush: 4, flushWithData: 2)),
+        Scenario(
+            name: "4,096-byte sectors", mix: .init(indirectRead: 3, indirectWrite: 3, flush: 1), volumeBlock: 4096,
+            sectorSize: 4096),
+        Scenario(
+            name: "small buffer memory", mix: .init(read: 4, write: 4, indirectRead: 10, indirectWrite: 10),
+            ringPages: 2, requests: 60, indirectSegments: 100, sectors: 900, bufferCeiling: 256 << 10,
+            dataPages: 700),
+        Scenario(
+            name: "busy engine", mix: .init(indirectRead: 2, indirectWrite: 2, flush: 1), engineCapacity: 3,
+            registersSlabs: false),
+        Scenario(name: "short operations", mix: .init(indirectRead: 3, indirectWrite: 3), short: 400),
+        Scenario(name: "transient errors", mix: .init(indirectRead: 3, indirectWrite: 3, flush: 2), transient: 200),
+        Scenario(name: "media errors", mix: .init(indirectRead: 3, indirectWrite: 3, flush: 2), failed: 100),
+        Scenario(
+            name: "full volume", mix: .init(read: 5, write: 10, indirectWrite: 3, flush: 1), queues: 2, requests: 50,
+            timesFull: 3),
+    ]
+
+    /// Every request is answered exactly once, every sector is what it must be, nobody sleeps while there is work.
+    @Test(arguments: scenarios) func everythingIsAnswered(scenario: Scenario) throws {
+        for seed in Seeds.all {
+            let world = try World(scenario, seed: seed)
+            _ = world.run()
+            world.checkAllAnswered()
+            if let complaint = world.complaint {
+                Issue.record("\(scenario.name), seed \(seed): \(complaint)")
+                return
+            }
+        }
+    }
+
+    @Test(arguments: scenarios) func theSameSeedGivesTheSameHistory(scenario: Scenario) throws {
+        for seed in UInt64(1)...3 {
+            let histories = try (0..<2).map { _ in
+                let world = try World(scenario, seed: seed)
+                _ = world.run()
+                return [world.simulation.history, UInt64(world.simulation.steps)]
+            }
+            #expect(histories[0] == histories[1], "seed \(seed)")
+        }
+    }
+}
