@@ -96,7 +96,7 @@ let package = Package(
         tests(
             of: "BlockBackend",
             ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire", "Xenbus", "Xenstore"]),
-        tests(of: "Telemetry", ["Telemetry"]),
+        tests(of: "Telemetry", ["Telemetry", .product(name: "Logging", package: "swift-log")]),
         tests(of: "Host", ["BlockBackend", "CLinux", "Descriptors", "Uring", "XenWire"]),
         // A backend process that LoopbackTests kill.
         .executableTarget(

@@ -46,6 +46,9 @@ public final class XenbusDriver {
     /// There were devices, and the last of them is gone.
     public var isFinished: Bool { hasServed && devices.isEmpty }
 
+    /// There has been no device yet.
+    public var isUnused: Bool { !hasServed }
+
     /// The devices that are served, in the order of their numbers.
     public var served: [(identity: DeviceIdentity, device: any SplitDevice, state: DeviceState)] {
         devices.sorted { $0.key < $1.key }.map { ($1.nodes.identity, $1.device, $1.state) }
@@ -230,7 +233,9 @@ public final class XenbusDriver {
 
     private func publishError(_ nodes: DeviceNodes, _ reason: String) throws(XenstoreError) -> Outcome {
         log.error("\(reason)", metadata: ["device": "\(nodes.identity)"])
-        return try nodes.publish([PublishedKey("error", reason)]) ? .done : .vanished
+        // Values are bounded (2,048 bytes for oxenstored), and a reason must never be what keeps a device from closing.
+        let short = String(decoding: reason.utf8.prefix(512), as: UTF8.self)
+        return try nodes.publish([PublishedKey("error", short)]) ? .done : .vanished
     }
 
     private func forget(_ number: UInt32) throws(XenstoreError) {

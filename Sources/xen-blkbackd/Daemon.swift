@@ -12,7 +12,6 @@ import Xenstore
 
 /// The control thread: one loop over xenstore, signals and the queues' calls for attention.
 final class Daemon {
-    private let deviceClass: DeviceClass
     private let log: Logger
     private let signals: TerminationSignals
     private let manager: ServiceManager
@@ -21,9 +20,14 @@ final class Daemon {
     private let driver: XenbusDriver
     private let clock = SystemClock()
     private var nextTick: UInt64 = 0
+    private var lastStatus = ""
+    private let start: UInt64
 
     /// Nanoseconds between two looks at what nobody announces: a volume's size, a lost xenstore.
     private static let tick: UInt64 = 1_000_000_000
+    /// Nanoseconds to wait for the first device: longer than any toolstack takes, so that nobody waits for a domain that
+    /// was gone before this process came.
+    private static let patience: UInt64 = 60_000_000_000
 
     /// Puts everything together; nothing has been promised to anybody when this throws.
     init(_ options: Options, _ environment: Environment) throws {
@@ -41,8 +45,8 @@ final class Daemon {
         driver = try XenbusDriver(client, deviceClass, log: log) { identity in
             Device(identity, deviceOptions, platform: world.platform, clock: clock, records: records, log: log)
         }
-        self.deviceClass = deviceClass
         self.log = log
+        start = clock.now()
         self.state = state
         manager = ServiceManager(socket: environment.notifySocket)
     }
@@ -54,9 +58,9 @@ final class Daemon {
         while true {
             work()
             if driver.isFinished { return log.info("the last device is gone") }
+            if driver.isUnused, clock.now() - start > Self.patience { return log.notice("no device has appeared") }
             if try sleep() {
-                driver.suspend()
-                return writeStatus()
+                return driver.suspend()
             }
         }
     }
@@ -105,8 +109,11 @@ final class Daemon {
             if let disk = (served.device as? Device)?.status { members.append(.init("disk", disk)) }
             return JSON.object(members)
         }
+        let text = JSON.object([.init("devices", .array(devices))]).text + "\n"
+        guard text != lastStatus else { return }
+        lastStatus = text
         do throws(Fault) {
-            try state.replace("status", with: JSON.object([.init("devices", .array(devices))]).text + "\n")
+            try state.replace("status", with: text)
         } catch {
             log.warning("\(error)")
         }

@@ -150,8 +150,10 @@ final class World {
         try world.write(nodes)
     }
 
-    /// One request of whole sectors on the data page; the response's status, or nil if none came within ten seconds.
-    mutating func request(_ operation: UInt8, sector: UInt64, sectors: UInt8 = 8) -> Int16? {
+    /// One request of whole sectors on the data page; the response's status, or nil if none came within so many seconds.
+    mutating func request(
+        _ operation: UInt8, sector: UInt64, sectors: UInt8 = 8, patience: Int = 10
+    ) -> Int16? {
         var request = [UInt8](repeating: 0, count: 112)
         identifier += 1
         request[0] = operation
@@ -163,15 +165,15 @@ final class World {
         // The request has 112 bytes, the slot lies in the ring.
         unsafe BlockABI.native.putRequest(request, into: ring.requestSlot())
         if ring.publish() { port.channel.notify() }
-        return awaitResponse()
+        return awaitResponse(seconds: patience)
     }
 
     private static func bytes(_ number: some FixedWidthInteger) -> [UInt8] {
         (0..<number.bitWidth / 8).map { UInt8(truncatingIfNeeded: number >> ($0 * 8)) }
     }
 
-    private mutating func awaitResponse() -> Int16? {
-        for _ in 0..<10_000 {
+    mutating func awaitResponse(seconds: Int = 10) -> Int16? {
+        for _ in 0..<seconds * 1000 {
             if let waiting = ring.waiting(), waiting > 0 {
                 let slot = unsafe ring.takeSlot()
                 let matches = unsafe slot.load(as: UInt64.self) == identifier
