@@ -102,7 +102,9 @@ let package = Package(
         .executableTarget(
             name: "loopback-peer", dependencies: ["CXen", "Loopback", "SharedRing", "XenWire"],
             path: "Tests/LoopbackPeer", swiftSettings: strict),
-        tests(of: "Loopback", ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "loopback-peer"]),
+        tests(
+            of: "Loopback",
+            ["CXen", "Descriptors", "Loopback", "SharedRing", "Xenbus", "Xenstore", "XenWire", "loopback-peer"]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenbus", "Xenstore", "XenWire"]),

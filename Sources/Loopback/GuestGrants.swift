@@ -6,7 +6,7 @@ public import XenWire
 /// A value for frontends' hot paths; the `GuestDomain` that made it keeps the memory and must outlive it.
 public struct GuestGrants: Sendable {
     /// One grant that is to be ended, and what became of it.
-    public struct Ending {
+    public struct Ending: BitwiseCopyable {
         /// Which.
         public var reference: UInt32
         /// The backend still has it mapped or is copying: the grant was left as it was.
