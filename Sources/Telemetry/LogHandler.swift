@@ -8,10 +8,12 @@ public struct StandardErrorLogHandler: LogHandler {
     private let label: String
     /// Lines begin with `<n>`, a syslog priority (sd-daemon(3)).
     private let hasPriority: Bool
+    private let budget: LineBudget
 
     /// - Parameter hasPriority: standard error goes to the journal (the environment variable JOURNAL_STREAM is set).
     public init(label: String, level: Logger.Level, hasPriority: Bool) {
         self.label = label
+        budget = LineBudget(now: Self.now)
         self.hasPriority = hasPriority
         logLevel = level
     }
@@ -22,8 +24,17 @@ public struct StandardErrorLogHandler: LogHandler {
     }
 
     public func log(event: LogEvent) {
-        let line = line(event.level, event.message.description, event.metadata ?? [:])
-        write(line)
+        guard case .write(let suppressed) = budget.decide(now: Self.now) else { return }
+        if suppressed > 0 { write(line(.warning, "\(suppressed) lines were not written", [:])) }
+        write(line(event.level, event.message.description, event.metadata ?? [:]))
+    }
+
+    /// CLOCK_MONOTONIC, nanoseconds.
+    private static var now: UInt64 {
+        var time = timespec()
+        // The value is local; the clock exists.
+        unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
     }
 
     /// A message as it is written. Control characters, which a guest could smuggle in with a value, are replaced: one

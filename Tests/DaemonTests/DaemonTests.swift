@@ -108,6 +108,53 @@ struct DaemonTests {
         daemon.kill()
     }
 
+    @Test(arguments: ["io_uring", "libaio"], ["0", "1", "auto"])
+    func `both engines, with and without the page cache`(_ engine: String, _ direct: String) throws {
+        let world = try World()
+        let daemon = try world.startDaemon(["--engine", engine, "--direct", direct])
+        let volume = try world.makeVolume(sectors: 64)
+        var frontend = try world.connect(volume)
+        #expect(frontend.request(0, sector: 8) == 0)
+        #expect(frontend.firstBytes == [8, 9, 10, 11, 12, 13, 14, 15])
+        frontend.fill(0x5A)
+        #expect(frontend.request(1, sector: 40) == 0)
+        #expect(frontend.request(3, sector: 0) == 0)
+        #expect(frontend.request(0, sector: 36) == 0)
+        #expect(frontend.firstBytes == [36, 37, 38, 39, 0x5A, 0x5A, 0x5A, 0x5A])
+        daemon.kill()
+    }
+
+    @Test func `what a disk is, the guest is told and held to`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon(["--sector-size", "4096", "--max-queues", "2", "--max-indirect", "0"])
+        let volume = try world.makeVolume(sectors: 63)
+        var frontend = try world.connect(
+            volume, mode: "r", [World.back("device-type"): "cdrom", World.back("removable"): "1"])
+        #expect(try world.read(World.back("info")) == "7")
+        #expect(try world.read(World.back("sectors")) == "56")
+        #expect(try world.read(World.back("sector-size")) == "4096")
+        #expect(try world.read(World.back("multi-queue-max-queues")) == "2")
+        #expect(try world.read(World.back("feature-max-indirect-segments")) == nil)
+        #expect(try world.read(World.back("feature-discard")) == nil)
+        #expect(frontend.request(0, sector: 8) == 0)
+        #expect(frontend.request(0, sector: 4) == -1, "misaligned")
+        #expect(frontend.request(1, sector: 8) == -1, "read-only")
+        #expect(frontend.request(2, sector: 8) == -2, "barriers are not offered")
+        daemon.kill()
+    }
+
+    @Test func `barriers are offered when asked for`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon(["--barrier"])
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(try world.read(World.back("feature-barrier")) == "1")
+        frontend.fill(0x77)
+        #expect(frontend.request(2, sector: 8) == 0)
+        #expect(frontend.request(0, sector: 8) == 0)
+        #expect(frontend.firstBytes.allSatisfy { $0 == 0x77 })
+        daemon.kill()
+    }
+
     @Test(arguments: [
         ("ring-page-order", "40"), ("multi-queue-num-queues", "0"), ("event-channel", "0"), ("ring-ref", "x"),
         ("protocol", String(repeating: "p", count: 2000)),

@@ -53,25 +53,12 @@ private final class SmallFileSystem {
 
 @Suite(.serialized, .enabled(if: getuid() == 0, "mounting needs root"))
 struct FullVolumeTests {
-    private static func connect(
-        _ world: World, _ volume: String, _ more: [String: String] = [:]
-    ) throws -> Frontend {
-        try world.createDisk(volume)
-        try world.write(more)
-        try world.plugIn(volume)
-        let frontend = try Frontend(world)
-        try frontend.publish()
-        #expect(try world.waitForState("4"))
-        try world.write([World.front("state"): "4"])
-        return frontend
-    }
-
     @Test func `a full volume holds writes, says so, and goes on when there is room`() throws {
         let small = try SmallFileSystem()
         try small.fill()
         let world = try World()
         let daemon = try world.startDaemon()
-        var frontend = try Self.connect(world, small.volume)
+        var frontend = try world.connect(small.volume)
         var sector: UInt64 = 0
         // More pages than there is room for: one of them is held.
         while frontend.request(1, sector: sector, patience: 1) == 0, sector < 2048 { sector += 8 }
@@ -89,7 +76,7 @@ struct FullVolumeTests {
         try small.fill()
         let world = try World()
         let daemon = try world.startDaemon()
-        var frontend = try Self.connect(world, small.volume, [World.back("write-space-policy"): "error"])
+        var frontend = try world.connect(small.volume, [World.back("write-space-policy"): "error"])
         var sector: UInt64 = 0
         while sector < 2048, frontend.request(1, sector: sector) == 0 { sector += 8 }
         #expect(sector < 2048)
@@ -105,7 +92,7 @@ struct FullVolumeTests {
         try small.fill()
         let world = try World()
         let first = try world.startDaemon(["--direct", "0"])
-        var frontend = try Self.connect(world, device)
+        var frontend = try world.connect(device)
         // Page by page: the loop driver reports a write that found room for a part of itself as done.
         var sector: UInt64 = 0
         while sector < 2048, frontend.request(1, sector: sector) == 0, frontend.request(3, sector: 0, patience: 2) == 0

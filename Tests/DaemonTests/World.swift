@@ -63,6 +63,7 @@ final class World {
     }
 
     func write(_ nodes: [String: String]) throws {
+        guard !nodes.isEmpty else { return }
         try toolstack.transaction { store throws(XenstoreError) in
             for (path, value) in nodes.sorted(by: { $0.key < $1.key }) { try store.write(XenstorePath(path), value) }
         }
@@ -88,6 +89,18 @@ final class World {
         try write([
             Self.back("physical-device-path", number): volume, Self.back("hotplug-status", number): "connected",
         ])
+    }
+
+    /// A disk and a frontend, both Connected.
+    func connect(_ volume: String, mode: String = "w", _ more: [String: String] = [:]) throws -> Frontend {
+        try createDisk(volume, mode: mode)
+        try write(more)
+        try plugIn(volume)
+        let frontend = try Frontend(self)
+        try frontend.publish()
+        #expect(try waitForState("4"))
+        try write([World.front("state"): "4"])
+        return frontend
     }
 
     /// Waits as libxl does: ten seconds.
