@@ -3,7 +3,7 @@
 
 SWIFT ?= swift
 RELEASE_FLAGS := -c release --static-swift-stdlib
-SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources
+SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Benchmarks
 FUZZ_RUNS ?= 1000000
 
 prefix ?= /usr/local

@@ -17,7 +17,7 @@ let package = Package(
                 .product(name: "XenBackends", package: "xen-swift-backends"),
                 .product(name: "Benchmark", package: "benchmark"),
             ],
-            path: "Sources/Micro",
+            path: "Benchmarks/Micro",
             swiftSettings: [
                 .strictMemorySafety(), .treatAllWarnings(as: .error), .enableUpcomingFeature("ExistentialAny"),
                 .enableUpcomingFeature("InternalImportsByDefault"),

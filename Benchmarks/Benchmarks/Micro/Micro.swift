@@ -21,6 +21,11 @@ let benchmarks: @Sendable () -> Void = {
         for _ in benchmark.scaledIterations { blackHole(request.judge()) }
     }
 
+    Benchmark("grant copy: 8 pages to the guest") { benchmark in
+        let copies = try GrantCopies()
+        for _ in benchmark.scaledIterations { blackHole(copies.copy()) }
+    }
+
     Benchmark("histogram: record a latency") { benchmark in
         let cells = Cells(count: LogLinear.buckets)
         let writer = cells.writer

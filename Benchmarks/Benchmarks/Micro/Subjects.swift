@@ -1,4 +1,6 @@
 import CXen
+import Descriptors
+import Loopback
 import SharedRing
 import XenWire
 
@@ -72,4 +74,39 @@ import XenWire
             return 0
         }
     }
+}
+
+/// A chunk of eight whole pages that the model hypervisor copies to a guest.
+@safe final class GrantCopies {
+    private static let count = 8
+    private let platform = ModelPlatform()
+    private let table: any GrantTable
+    private let local: UnsafeMutableRawPointer
+    private let segments: UnsafeMutablePointer<xen_grant_copy_segment>
+
+    init() throws(Fault) {
+        let guest = try platform.createDomain(DomainID(1), pages: 64, references: 64)
+        let frame = try guest.allocateFrames(UInt32(Self.count))
+        let first = try guest.allocateReferences(UInt32(Self.count))
+        table = platform.openGrantTable()
+        // Both live until deinit; each segment has its own page of `local`.
+        unsafe local = .allocate(byteCount: Self.count * 4096, alignment: 4096)
+        unsafe local.initializeMemory(as: UInt8.self, repeating: 1, count: Self.count * 4096)
+        unsafe segments = .allocate(capacity: Self.count)
+        for index in 0..<Self.count {
+            let reference = first + UInt32(index)
+            guest.grants.grant(reference, frame: frame + UInt32(index), to: DomainID(0), readOnly: false)
+            unsafe (segments + index).initialize(
+                to: .toGuest(
+                    DomainID(1), GrantReference(reference), offset: 0, length: 4096, from: local + index * 4096))
+        }
+    }
+
+    deinit {
+        unsafe segments.deallocate()
+        unsafe local.deallocate()
+    }
+
+    /// Copies the chunk; how many segments were refused.
+    func copy() -> Int { unsafe table.copy(segments, count: Self.count, .toGuest) }
 }
