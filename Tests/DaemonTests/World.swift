@@ -16,14 +16,19 @@ final class World {
     let guest: GuestDomain
     static let domain = DomainID(5)
 
-    init() throws {
+    init(pages: UInt32 = 256, references: UInt32 = 256) throws {
         var template = Array("/tmp/xen-daemon-XXXXXX".utf8CString)
         directory = try unsafe String(cString: #require(mkdtemp(&template)))
         hypervisor = try HypervisorServer(directory: directory)
         try hypervisor.start()
         xenstored = try XenstoreServer(directory: directory)
         toolstack = try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: DomainID(0)))
-        guest = try hypervisor.createDomain(Self.domain, pages: 256, references: 256)
+        guest = try hypervisor.createDomain(Self.domain, pages: pages, references: references)
+    }
+
+    /// A domain's own connection to xenstore.
+    func client(_ domain: UInt16) throws -> XenstoreClient {
+        try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: DomainID(domain)))
     }
 
     deinit {
