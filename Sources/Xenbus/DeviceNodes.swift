@@ -11,7 +11,7 @@ struct DeviceNodes {
     func observe(for device: any SplitDevice) throws(XenstoreError) -> Observation {
         try client.transaction { store throws(XenstoreError) in
             let own = try read(store, identity.backendPath, ["state", "online", "hotplug-status", "script"])
-            let frontend = try read(store, identity.frontendPath, ["state"])["state"]
+            let frontend = try readFrontend(store, ["state"])["state"]
             let state = frontend.map { XenbusState(text: $0.text ?? "") }
             let isReady = state == .initialised || state == .connected
             return Observation(
@@ -28,8 +28,8 @@ struct DeviceNodes {
     private func frontendKeys(
         _ store: XenstoreTransaction, _ device: any SplitDevice
     ) throws(XenstoreError) -> NodeValues {
-        var keys = try read(store, identity.frontendPath, device.frontendKeys)
-        let more = try read(store, identity.frontendPath, device.frontendKeys(after: keys))
+        var keys = try readFrontend(store, device.frontendKeys)
+        let more = try readFrontend(store, device.frontendKeys(after: keys))
         keys.merge(more) { first, _ in first }
         return keys
     }
@@ -70,6 +70,19 @@ struct DeviceNodes {
                 try store.write(identity.backendPath.appending("state"), state.text)
             }
             return true
+        }
+    }
+
+    /// The guest owns its nodes and may take our permission to read them: then they say nothing, like missing ones, and
+    /// the device can be removed all the same.
+    private func readFrontend(
+        _ store: XenstoreTransaction, _ names: [String]
+    ) throws(XenstoreError) -> NodeValues {
+        do throws(XenstoreError) {
+            return try read(store, identity.frontendPath, names)
+        } catch {
+            guard error.name == .accessDenied else { throw error }
+            return [:]
         }
     }
 

@@ -1,8 +1,6 @@
 import BlockBackend
 import Descriptors
-import Glibc
 import Logging
-import Loopback
 import Service
 import SharedRing
 import Telemetry
@@ -129,22 +127,5 @@ private final class RecordFiles: DeviceRecords {
 
     func setRecord(_ name: String, _ text: String?) throws(Fault) {
         if let text { try state.replace(name, with: text) } else { try state.remove(name) }
-    }
-}
-
-/// The hypervisor and its xenstore.
-struct World {
-    let platform: any RingPlatform
-    let connect: () throws(XenstoreError) -> XenstoreClient
-
-    init(_ options: Options) throws {
-        guard case .loopback(let directory) = options.xen else {
-            throw Fault("--xen live: this version serves loopback worlds only", errno: ENOSYS)
-        }
-        let domain = options.deviceClass.backend
-        platform = try LoopbackPlatform(directory: directory, domain: domain)
-        connect = { () throws(XenstoreError) in
-            try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: domain))
-        }
     }
 }

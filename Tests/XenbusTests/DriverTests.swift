@@ -302,4 +302,43 @@ struct DriverTests {
         #expect(!world.driver.hasWork)
         #expect(try world.device().calls.isEmpty)
     }
+
+    @Test func `in a driver domain a guest that hides its nodes cannot keep its device`() throws {
+        let store = InProcessXenstore()
+        let toolstack = try XenstoreClient { store.connect(DomainID(0)) }
+        let deviceClass = DeviceClass(
+            backendType: "vbd", frontendType: "vbd", backend: DomainID(3), frontend: DomainID(7))
+        let back = try deviceClass.device(51712).backendPath
+        let front = try deviceClass.device(51712).frontendPath
+        // As libxl makes a domain's directory; what is made below it inherits the rights.
+        for domain in [DomainID(3), DomainID(7)] {
+            let path = XenstorePath.domain(domain.rawValue)
+            try toolstack.makeDirectory(path)
+            try toolstack.setPermissions(
+                XenstorePermissions(owner: DomainID(0), grants: [.init(domain, .read)]), of: path)
+        }
+        for (path, owner) in [(back, UInt16(3)), (front, 7)] {
+            try toolstack.makeDirectory(path)
+            for name in ["state", "online"] {
+                try toolstack.write(path.appending(name), "1")
+                let permissions = XenstorePermissions(
+                    owner: DomainID(owner), grants: [.init(DomainID(owner == 3 ? 7 : 3), .read)])
+                try toolstack.setPermissions(permissions, of: path.appending(name))
+                try toolstack.setPermissions(permissions, of: path)
+            }
+        }
+        let backend = try XenstoreClient { store.connect(DomainID(3)) }
+        let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let driver = try XenbusDriver(backend, deviceClass, log: log) { RecordingDevice($0) }
+        try driver.process()
+        #expect(try toolstack.read(back.appending("state"))?.text == "2")
+
+        let guest = try XenstoreClient { store.connect(DomainID(7)) }
+        try guest.setPermissions(XenstorePermissions(owner: DomainID(7)), of: front.appending("state"))
+        try toolstack.write(back.appending("online"), "0")
+        try toolstack.write(back.appending("state"), "5")
+        try backend.processReadable()
+        try driver.process()
+        #expect(try toolstack.read(back.appending("state"))?.text == "6")
+    }
 }
