@@ -17,6 +17,19 @@ extension QueueCore {
         claim(kind, first, first &+ part.claimedBytes / Sector.size, index | Owner.part)
     }
 
+    /// Lets a barrier claim the device once everything that was taken before it has claimed its sectors: segment tables
+    /// have to arrive for that, and there has to be memory.
+    mutating func awaitDevice(_ index: UInt16) {
+        isBehindBarrier = true
+        settle()
+        guard stalled.isEmpty else {
+            slots[Int(index)].step = .awaitsDevice
+            return stall(index)
+        }
+        slots[Int(index)].step = .flushBefore
+        claimDevice(index)
+    }
+
     /// Claims the device for a barrier; `proceed` goes on when all earlier writes of all queues have ended.
     mutating func claimDevice(_ index: UInt16) {
         guard shared.extents != nil else { return advance(index) }

@@ -175,6 +175,7 @@ extension QueueCore {
     }
 
     mutating func respond(_ index: UInt16) {
+        if slots[Int(index)].operation == .barrier { isBehindBarrier = false }
         releaseTable(index)
         let slot = slots[Int(index)]
         release(slot.ticket)

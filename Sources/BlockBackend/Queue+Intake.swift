@@ -43,7 +43,7 @@ extension QueueCore {
             try judgeDiscard(index, request)
         } else {
             unsafe try judge(index, Self.segments(in: inFlight.request(index)))
-            if request.operation == .barrier { claimDevice(index) } else { advance(index) }
+            if request.operation == .barrier { awaitDevice(index) } else { advance(index) }
         }
     }
 
@@ -200,10 +200,11 @@ extension QueueCore {
         var moved = false
         while let first = stalled.first {
             let index = UInt16(truncatingIfNeeded: first)
-            if slots[Int(index)].step == .awaitsTable {
+            let step = slots[Int(index)].step
+            if step == .awaitsTable || step == .awaitsDevice {
                 stalled.removeFirst()
                 slots[Int(index)].isStalled = false
-                fetchTable(index)
+                if step == .awaitsTable { fetchTable(index) } else { awaitDevice(index) }
                 if slots[Int(index)].isStalled { break }
             } else {
                 guard start(index) else { break }
@@ -219,7 +220,7 @@ extension QueueCore {
     /// Starts the parts of the request's step; false if memory ran out before the last.
     private mutating func start(_ index: UInt16) -> Bool {
         switch slots[Int(index)].step {
-        case .awaitsTable: return false
+        case .awaitsTable, .awaitsDevice: return false
         case .flushBefore, .flushAfter: return startSynchronize(index)
         case .data where slots[Int(index)].operation == .discard: return startDiscard(index)
         case .data:

@@ -38,7 +38,7 @@ extension QueueCore {
             inFlight.markInFlight(index)
         }
         takeOther(index)
-        return stalled.isEmpty
+        return stalled.isEmpty && !isBehindBarrier
     }
 
     /// Starts a page request; false if it is not sound, and then nothing was done.

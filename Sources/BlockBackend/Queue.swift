@@ -128,6 +128,9 @@ struct QueueCore: ~Copyable {
     let claims: FixedTable<ExtentClaim>
     var claimCount = 0
     var waitingClaims = 0
+    /// A barrier was taken and is not answered. Nothing is taken behind it: later writes would wait for it with buffer
+    /// memory in their hands, which its own data may need.
+    var isBehindBarrier = false
     let leaving: FixedTable<UInt16>
     var leavingCount = 0
     let grantedTags: FixedTable<UInt32>
@@ -242,7 +245,7 @@ struct QueueCore: ~Copyable {
     var isDrained: Bool { underWay == 0 && operationCount == 0 && discardsUnderWay == 0 }
 
     /// Whether new requests may be taken: the ring is the queue for everything that has to wait.
-    var mayTake: Bool { !stopping && stalled.isEmpty && condition == .running }
+    var mayTake: Bool { !stopping && stalled.isEmpty && !isBehindBarrier && condition == .running }
 
     /// Hands the prepared operations to the engine; what it has no room for stays for the next turn.
     mutating func submit() {

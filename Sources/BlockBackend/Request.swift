@@ -41,6 +41,8 @@ internal import XenWire
     enum Step: UInt8 {
         /// Waiting for memory for its segment table.
         case awaitsTable
+        /// A barrier behind requests that wait for memory and have not claimed all their sectors.
+        case awaitsDevice
         /// Making earlier writes durable before a barrier's or a flush's own data.
         case flushBefore
         /// Reading or writing its segments.

@@ -41,7 +41,7 @@ final class Attacker {
         ring = try GuestRing(
             domain, abi: scenario.abi, pages: scenario.ringPages, startingAt: scenario.firstIndex)
         pages = try Pages(domain, count: 120)
-        disk = try Disk(sectors: scenario.sectors, block: scenario.volumeBlock)
+        disk = try Disk(scenario)
         backend = try Backend(
             scenario, ring, of: Self.id, disk, world.platform, world.simulation, limits: limits)
         addActors()

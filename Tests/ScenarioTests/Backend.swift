@@ -12,6 +12,8 @@ final class Backend {
     private let channel: any EventChannel
     private var isAsleep = false
     private var hasArrived = false
+    private let control: Wakeup
+    private var isCalled = false
     private(set) var isStopping = false
     /// How often the idle time-out may still strike.
     private var idleTimeouts = 5
@@ -20,38 +22,48 @@ final class Backend {
         _ scenario: Scenario, _ ring: GuestRing, of domain: DomainID, _ disk: Disk, _ platform: ModelPlatform,
         _ simulation: Simulation, limits: RequestLimits? = nil
     ) throws(Fault) {
+        control = try Wakeup()
         engine = ModelEngine(
             disk.volume, capacity: scenario.engineCapacity, registersSlabs: scenario.registersSlabs)
         channel = try platform.bindEventChannel(to: ring.port.number, of: domain)
         let configuration = QueueConfiguration(
             name: "vbd-\(domain)-51712.0", domain: domain, abi: ring.abi, ringReferences: ring.references,
             eventPort: ring.port.number, limits: limits ?? scenario.limits, bufferCeiling: scenario.bufferCeiling,
-            volumeBlock: UInt32(scenario.volumeBlock), firstIndex: scenario.firstIndex)
+            volumeBlock: UInt32(scenario.volumeBlock), discard: scenario.discardRules,
+            firstIndex: scenario.firstIndex)
         queue = try Queue(
             configuration, grants: platform.openGrantTable(), channel: channel, engine: engine,
-            clock: simulation.clock, shared: disk.shared)
+            clock: simulation.clock, shared: disk.shared, control: control.descriptor)
     }
 
-    /// The queue's thread would have ended.
-    var isOver: Bool { isStopping && queue.isDrained }
+    /// The queue's thread has ended.
+    private(set) var isOver = false
 
     /// Whether the thread would run: it is awake, or something wakes it.
     var isReady: Bool {
         guard !isOver else { return false }
         if !hasArrived { hasArrived = channel.drain() }
-        return !isAsleep || hasArrived || engine.hasCompletions
+        if !isCalled { isCalled = control.take() }
+        return !isAsleep || hasArrived || isCalled || engine.hasCompletions
     }
 
     func step() {
-        if isAsleep || hasArrived {
-            isAsleep = false
-            hasArrived = false
-            // The port is unmasked before the ring is looked at again.
-            channel.unmask()
-            return
+        if isAsleep || hasArrived { return wake() }
+        guard !queue.turn() else { return }
+        if isStopping, queue.isDrained {
+            isOver = true
+            queue.abandon()
+        } else {
+            isAsleep = queue.arm()
         }
-        guard !queue.turn(), !isOver else { return }
-        isAsleep = queue.arm()
+    }
+
+    private func wake() {
+        isAsleep = false
+        isCalled = false
+        hasArrived = false
+        // The port is unmasked before the ring is looked at again.
+        channel.unmask()
     }
 
     /// The time-out of the sleep: held writes are tried again, memory is given back. `force`: as often as it takes.

@@ -10,11 +10,22 @@ final class Disk {
     let shared: DeviceShared
     var oracle: SectorOracle
     let sectors: Int
+    let discards: ModelDiscards
+    let discardRules: DiscardRules
 
-    init(sectors: Int, block: Int) throws(Fault) {
+    init(_ scenario: Scenario) throws(Fault) {
+        let sectors = scenario.sectors
         self.sectors = sectors
-        volume = ModelVolume(size: sectors * 512, block: block)
-        shared = try DeviceShared(capacity: UInt64(sectors))
+        discardRules = scenario.discardRules
+        volume = ModelVolume(size: sectors * 512, block: scenario.volumeBlock)
+        volume.faults.short = scenario.short
+        volume.faults.failed = scenario.failed
+        volume.faults.transient = scenario.transient
+        discards = ModelDiscards(volume, capacity: scenario.discardCapacity, rules: scenario.discardRules)
+        shared = try DeviceShared(
+            capacity: UInt64(sectors),
+            extents: scenario.needsExtents ? DeviceExtents(capacity: scenario.extentCapacity) : nil,
+            discards: scenario.limits.offersDiscard ? discards : nil)
         oracle = SectorOracle(sectors: sectors)
         unsafe volume.fill { bytes in
             guard let base = bytes.baseAddress else { return }
@@ -23,6 +34,19 @@ final class Disk {
                 unsafe Pages.fill(base + sector * 512, word)
             }
         }
+    }
+
+    /// The whole units within a range, sector by sector: all that a discard may touch.
+    func discardable(_ range: Range<Int>) -> Range<Int> {
+        let unit = Int(discardRules.granularity)
+        let alignment = Int(discardRules.alignment)
+        let whole = range.filter { sector in
+            guard sector >= alignment else { return false }
+            let start = sector - (sector - alignment) % unit
+            return start >= range.lowerBound && start + unit <= range.upperBound
+        }
+        guard let first = whole.first, let last = whole.last else { return range.lowerBound..<range.lowerBound }
+        return first..<last + 1
     }
 
     /// The first sector whose durable content a read with these times could not have returned.

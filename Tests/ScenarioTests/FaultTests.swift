@@ -43,6 +43,21 @@ import XenWire
         }
     }
 
+    /// The same with claims that wait for each other and discards on their lane: nobody waits for good.
+    @Test func stoppingEndsWithClaimsAndDiscards() throws {
+        let scenario = Scenario(
+            name: "stop, claims", mix: .init(indirectWrite: 3, barrier: 3, discard: 3), queues: 3, volumeBlock: 4096,
+            stops: true, extentCapacity: 8, discardRules: DiscardRules(granularity: 8, alignment: 0))
+        for seed in Seeds.all {
+            let world = try World(scenario, seed: seed)
+            let complaint = world.run()
+            #expect(complaint == nil, "seed \(seed)")
+            for backend in world.backends {
+                #expect(backend.isOver && backend.engine.underWay == 0, "seed \(seed)")
+            }
+        }
+    }
+
     @Test func aWorldThatEndsUnmapsEverything() throws {
         let scenario = Scenario(name: "end", requests: 10)
         var world: World? = try World(scenario, seed: 1)

@@ -170,7 +170,8 @@ final class Frontend {
     private func issue(_ identifier: UInt64, at time: Int) {
         open[identifier]?.issued = time
         guard let request = open[identifier], let write = request.write else { return }
-        disk.oracle.issued(write, request.sectors, at: time)
+        let touched = request.kind == .discard ? disk.discardable(request.sectors) : request.sectors
+        disk.oracle.issued(write, touched, at: time)
     }
 
     // MARK: Answers

@@ -1,3 +1,4 @@
+import BlockBackend
 import Testing
 import XenWire
 
@@ -46,9 +47,18 @@ struct Scenario: Sendable, CustomTestStringConvertible {
     var synchronizeError: Int32?
     /// All queues are stopped at some moment.
     var stops = false
+    /// Claims that the device's extent table holds.
+    var extentCapacity = 512
+    /// Discards that the lane holds.
+    var discardCapacity = 16
+    /// What a discard may touch.
+    var discardRules = DiscardRules(granularity: 1, alignment: 0)
 
     var testDescription: String { name }
     var alignmentMask: UInt8 { UInt8(sectorSize / 512 - 1) }
+
+    /// Whether something must hold across the device's operations (see `DeviceExtents`).
+    var needsExtents: Bool { volumeBlock > sectorSize || mix.barrier > 0 }
 
     var limits: RequestLimits {
         RequestLimits(

@@ -5,7 +5,7 @@ enum Seeds {
     static let perScenario: Int = {
         // Tests read the environment once, before anything could change it.
         guard let text = unsafe getenv("SCENARIO_SEEDS"), let count = unsafe Int(String(cString: text)) else {
-            return 70
+            return 50
         }
         return max(count, 1)
     }()

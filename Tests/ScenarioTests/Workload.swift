@@ -28,6 +28,7 @@ struct Workload {
         let count =
             switch kind {
             case .flush, .discard: 0
+            case .barrier: random.below(5)
             case .indirectRead, .indirectWrite: 1 + random.below(scenario.indirectSegments)
             default: 1 + random.below(random.chance(perThousand: 300) ? 11 : 3)
             }

@@ -26,10 +26,7 @@ final class World {
         self.scenario = scenario
         let simulation = Simulation(seed: seed)
         self.simulation = simulation
-        let disk = try Disk(sectors: scenario.sectors, block: scenario.volumeBlock)
-        disk.volume.faults.short = scenario.short
-        disk.volume.faults.failed = scenario.failed
-        disk.volume.faults.transient = scenario.transient
+        let disk = try Disk(scenario)
         self.disk = disk
         let complaints = Complaints()
         self.complaints = complaints
@@ -66,6 +63,7 @@ final class World {
             simulation.add(
                 ready: { [disk] in backend.mayTimeOut(force: !disk.volume.isFull) }, step: { _ in backend.timeOut() })
         }
+        simulation.add(ready: { [disk] in disk.discards.isBusy }, step: { [disk] in disk.discards.step(&$0.random) })
         var events: [PendingEvent] = []
         simulation.add(
             ready: { [platform] in
@@ -121,6 +119,7 @@ final class World {
 
     /// What must hold in every world.
     private func checkHost() {
+        if disk.discards.malformed > 0 { complain("\(disk.discards.malformed) malformed discards") }
         if disk.volume.malformed > 0 { complain("\(disk.volume.malformed) malformed operations on the volume") }
         for backend in backends where backend.engine.malformed > 0 { complain("malformed submissions") }
     }

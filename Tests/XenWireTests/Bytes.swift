@@ -23,6 +23,22 @@ extension BlockABI {
         return request
     }
 
+    /// What `takeHead` and `takeRest` make of a slot, of which everything but its rest changes in between.
+    func takeInHalves(_ slot: Bytes) -> Bytes {
+        precondition(slot.count >= entrySize)
+        var slot = slot
+        var request = Bytes(repeating: 0xaa, count: 112)
+        unsafe request.withUnsafeMutableBytes { request in
+            unsafe slot.withUnsafeMutableBytes { slot in
+                guard let to = request.baseAddress, let from = slot.baseAddress else { return }
+                unsafe takeHead(from: from, into: to)
+                unsafe from.initializeMemory(as: UInt8.self, repeating: 0x55, count: 32)
+                unsafe takeRest(from: from, into: to)
+            }
+        }
+        return request
+    }
+
     /// What `putRequest` makes of a native request, on a slot of `0xaa`.
     func put(_ request: Bytes) -> Bytes {
         precondition(request.count == 112)

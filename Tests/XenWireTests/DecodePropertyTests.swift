@@ -88,6 +88,19 @@ import XenWire
         }
     }
 
+    /// The short way says yes exactly where the general one does.
+    @Test func soundSegmentsAreThoseThatBreakNoRule() {
+        let sectors: [UInt8] = Array(0...9) + [127, 128, 254, 255]
+        for first in sectors {
+            for last in sectors {
+                let segment = blkif_segment_wire(gref: 1, first_sect: first, last_sect: last, pad: 0)
+                let broken = Oracle.broken([segment], alignment: 1)
+                let sound = SegmentRules.soundSectors(segment)
+                #expect(sound == (broken.isEmpty ? UInt32(last) - UInt32(first) + 1 : 0), "\(first)...\(last)")
+            }
+        }
+    }
+
     /// One bad segment anywhere spoils the request, and good ones add up.
     @Test func listsOfSegmentsAreJudgedRightly() {
         var random = SplitMix64(seed: 5)

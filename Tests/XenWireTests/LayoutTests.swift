@@ -95,6 +95,14 @@ struct LogicalRequest: Sendable, CustomTestStringConvertible {
         }
     }
 
+    /// The two halves are the whole, and what the first has copied is never read again.
+    @Test(arguments: BlockABI.allCases) func halvesAreTheWhole(abi: BlockABI) {
+        for request in LogicalRequest.edges {
+            let slot = request.slot(abi)
+            #expect(abi.takeInHalves(slot) == abi.take(slot), "\(request)")
+        }
+    }
+
     /// nr_sectors of an x86_32 discard lies at 20, not at the native 24.
     @Test func discardLengthIsFoundInBothLayouts() {
         for sectors: UInt64 in [0, 1, 0x0123_4567_89ab_cdef, .max] {
