@@ -18,7 +18,7 @@ help:
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
-	@echo 'make install  the release binaries, under DESTDIR and prefix (default $(prefix))'
+	@echo 'make install  the daemon, udev rules and units, under DESTDIR and prefix (default $(prefix))'
 
 setup:
 	@scripts/setup build
@@ -45,6 +45,17 @@ fuzz: setup
 	FUZZ=1 $(SWIFT) build -c release --scratch-path .build/fuzz --product fuzz-wire
 	SWIFT_BACKTRACE=enable=no .build/fuzz/release/fuzz-wire -runs=$(FUZZ_RUNS) -max_len=4224
 
+# The rules and the unit name the daemon's place, which depends on the prefix.
 install: release
-	install -d '$(DESTDIR)$(prefix)/sbin'
+	install -d '$(DESTDIR)$(prefix)/sbin' '$(DESTDIR)$(prefix)/libexec/xen-blkbackd' \
+		'$(DESTDIR)$(prefix)/lib/udev/rules.d' '$(DESTDIR)$(prefix)/lib/systemd/system' \
+		'$(DESTDIR)$(prefix)/share/doc/xen-blkbackd'
 	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-blkbackd" '$(DESTDIR)$(prefix)/sbin/'
+	install -m 755 udev/unit-of '$(DESTDIR)$(prefix)/libexec/xen-blkbackd/'
+	install -m 644 udev/modprobe-xen-blkbackd.conf '$(DESTDIR)$(prefix)/share/doc/xen-blkbackd/'
+	sed 's|/usr/libexec/|$(prefix)/libexec/|' udev/90-xen-blkbackd.rules \
+		> '$(DESTDIR)$(prefix)/lib/udev/rules.d/90-xen-blkbackd.rules'
+	for type in vbd vbd3; do \
+		sed 's|/usr/sbin/|$(prefix)/sbin/|' 'systemd/xen-blkbackd-TYPE@.service' \
+			> "$(DESTDIR)$(prefix)/lib/systemd/system/xen-blkbackd-$$type@.service"; \
+	done

@@ -15,6 +15,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PEERS = ROOT / "Benchmarks" / "peers"
 SECONDS = float(os.environ.get("BENCH_SECONDS", "1.5"))
+# fio takes a fraction of a second for 0.
+RUNTIME = f"{int(SECONDS * 1000)}ms"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Ours:
     def command(self, workload):
         return [
             self.release / "xen-loopback", "blk", "--volume", workload.volume, "--rw", workload.pattern,
-            "--bs", workload.block_bytes, "--iodepth", workload.depth, "--runtime", f"{SECONDS:g}",
+            "--bs", workload.block_bytes, "--iodepth", workload.depth, "--runtime", RUNTIME,
             "--direct", int(workload.direct), "--ring-pages", 1 << ring_order(workload.depth),
             "--cpus", "{},{}".format(*workload.cpus), "--output-format", "json"]
 
@@ -98,9 +100,8 @@ class Fio:
             "--ioengine=io_uring", f"--rw={workload.pattern}", f"--bs={workload.block_bytes}",
             f"--iodepth={workload.depth}", "--iodepth_batch_submit=16", "--iodepth_batch_complete_min=1",
             "--iodepth_batch_complete_max=32", f"--direct={int(workload.direct)}",
-            # fio would drop the file from the page cache first, and takes a fraction of a second for 0.
-            "--invalidate=0", "--time_based",
-            f"--runtime={int(SECONDS * 1000)}ms", "--output-format=json"]
+            # Or fio would drop the file from the page cache first.
+            "--invalidate=0", "--time_based", f"--runtime={RUNTIME}", "--output-format=json"]
 
     def measure(self, workload):
         return {"iops": fio_result(run(self.command(workload)))[1]}
