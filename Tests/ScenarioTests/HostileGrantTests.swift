@@ -97,6 +97,34 @@ import XenWire
         #expect(refused > 0 && served > 0, "the scheduler found only one of the two outcomes")
     }
 
+    /// A domain that is destroyed in mid-flight: what was under way ends, and nobody else is affected.
+    @Test func aDestroyedDomainHurtsNobodyElse() throws {
+        try attack(
+            Scenario(name: "destroyed"), honestRequests: 20,
+            { attacker in
+                attacker.ignoresAnswers = true
+                let page = attacker.pages.reference(attacker.pages.take(readOnly: false))
+                var puts = 25
+                attacker.world.simulation.add(
+                    ready: { puts > 0 },
+                    step: { simulation in
+                        puts -= 1
+                        attacker.put(
+                            RawRequest(
+                                operation: UInt8(puts % 2), second: 1, identifier: 0,
+                                segments: [.init(reference: page, first: 0, last: 7)]),
+                            .init(operation: 0, statuses: [0, -1]))
+                        if simulation.random.chance(perThousand: 60) {
+                            attacker.world.platform.destroyDomain(Attacker.id)
+                        }
+                    })
+            },
+            check: { attacker in
+                attacker.checkHost()
+                #expect(attacker.backend.queue.condition == .running)
+            })
+    }
+
     /// A guest that rewrites its segment tables all the time gets whatever the one private copy said.
     @Test func indirectPagesMayChangeWhileTheyAreRead() throws {
         try attack(

@@ -65,6 +65,30 @@ import XenWire
             }, check: { $0.checkCounted() })
     }
 
+    @Test func discardsBeyondTheDeviceAreNamed() throws {
+        try attack(
+            Scenario(name: "discards", mix: .init(discard: 1)), seeds: Seeds.some(10),
+            { attacker in
+                Self.send(
+                    { list in
+                        let far: [(UInt64, UInt64)] = [
+                            (list.capacity, 1), (0, list.capacity + 1), (list.capacity - 1, 2), (0, .max), (1, .max),
+                            (.max, 1), (.max, .max), (1 << 63, 1 << 63), (8, .max - 7),
+                        ]
+                        return far.map { sector, count in
+                            Attack(
+                                request: RawRequest(
+                                    operation: 5, identifier: 0, sector: sector, discardSectors: count),
+                                violation: .beyondEnd)
+                        }
+                    }, by: attacker)
+            },
+            check: { attacker in
+                attacker.checkCounted()
+                if attacker.disk.discards.malformed > 0 { attacker.world.complain("a malformed discard") }
+            })
+    }
+
     @Test func readOnlyDevicesStayAsTheyAre() throws {
         let limits = RequestLimits(
             indirectSegments: 48, isReadOnly: true, offersBarrier: true, offersFlush: true, offersDiscard: true)
