@@ -104,7 +104,10 @@ let package = Package(
             path: "Tests/LoopbackPeer", swiftSettings: strict),
         tests(
             of: "Loopback",
-            ["CXen", "Descriptors", "Loopback", "SharedRing", "Xenbus", "Xenstore", "XenWire", "loopback-peer"]),
+            [
+                "CXen", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Xenbus", "Xenstore", "XenWire",
+                "loopback-peer",
+            ]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenbus", "Xenstore", "XenWire"]),

@@ -1,4 +1,4 @@
-/// A JSON document that is only ever written.
+/// A JSON document.
 public indirect enum JSON: Sendable, Equatable {
     case object([Member])
     case array([JSON])
@@ -6,6 +6,7 @@ public indirect enum JSON: Sendable, Equatable {
     case number(UInt64)
     case decimal(Double)
     case flag(Bool)
+    case null
 
     /// A member of an object; objects keep their order.
     public struct Member: Sendable, Equatable {
@@ -39,6 +40,7 @@ public indirect enum JSON: Sendable, Equatable {
         // JSON knows neither infinity nor not-a-number.
         case .decimal(let number): text += number.isFinite ? String(number) : "null"
         case .flag(let flag): text += flag ? "true" : "false"
+        case .null: text += "null"
         }
     }
 
