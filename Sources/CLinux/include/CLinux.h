@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include "LinuxService.h"
 #include "LinuxUnixSocket.h"
+#include "LinuxFiles.h"
 #include "LinuxMessages.h"
 #include "LinuxProcesses.h"
 

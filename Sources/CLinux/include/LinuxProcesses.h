@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -32,6 +33,9 @@ static inline pid_t linux_spawn(const char *path, char *const *arguments, int pr
         // Only async-signal-safe calls from here to exec: other threads' locks may be held.
         close(failure[0]);
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
         if (getppid() != parent) _exit(127);
         int error = processor < 0 ? 0 : linux_pin(processor);
         if (!error && output >= 0 && dup2(output, STDOUT_FILENO) < 0) error = -errno;
@@ -72,4 +76,11 @@ static inline long linux_process_nanoseconds(pid_t process) {
     int error = clock_getcpuclockid(process, &clock);
     if (error) return -error;
     return clock_gettime(clock, &used) < 0 ? -errno : used.tv_sec * 1000000000L + used.tv_nsec;
+}
+
+/// Nanoseconds of processor time that the calling thread has used.
+static inline uint64_t linux_thread_nanoseconds(void) {
+    struct timespec used;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
 }
