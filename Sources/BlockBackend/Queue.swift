@@ -1,5 +1,6 @@
 internal import CXen
 public import Descriptors
+internal import Glibc
 public import SharedRing
 public import Telemetry
 public import Uring
@@ -23,9 +24,18 @@ public final class Queue {
         clock: any Clock, shared: DeviceShared, control: Int32 = -1
     ) throws(Fault) {
         cells = Cells(count: CellLayout.count)
-        core = try QueueCore(
-            configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared,
-            control: control, counters: cells.writer)
+        // All that can fail comes first: Swift 6.3 frees garbage when a noncopyable value is given up half made.
+        let pages = configuration.ringReferences.count
+        let entries = configuration.abi.entries(pages: pages)
+        guard entries > 0, entries <= 1024 else { throw Fault("a ring of \(pages) pages", errno: EINVAL) }
+        let mapping = try grants.map(configuration.ringReferences, of: configuration.domain, writable: true)
+        let pool = try BufferPool(ceiling: configuration.bufferCeiling, reserved: Int(entries))
+        guard let claimant = shared.extents.map({ $0.attach(wakeup: control) }) ?? 0 else {
+            throw Fault("attach queue \(configuration.name) to its device's extent table", errno: ENOSPC)
+        }
+        core = QueueCore(
+            configuration, entries, mapping, pool, grants: grants, channel: channel, engine: engine, clock: clock,
+            shared: shared, claimant: claimant, control: control, counters: cells.writer)
     }
 
     /// Does one turn: ends what has completed, publishes, takes a chunk of requests, submits. True if it did anything.
@@ -153,18 +163,10 @@ struct QueueCore: ~Copyable {
     var recent = Recent()
 
     init(
-        _ configuration: QueueConfiguration, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
-        clock: any Clock, shared: DeviceShared, control: Int32, counters: CellWriter
-    ) throws(Fault) {
-        let pages = configuration.ringReferences.count
-        let entries = configuration.abi.entries(pages: pages)
-        guard entries > 0, entries <= 1024 else { throw Fault("a ring of \(pages) pages", errno: 22) }
-        // The two that can fail come first: a noncopyable value cannot be given up half made.
-        let ringPages = try grants.map(configuration.ringReferences, of: configuration.domain, writable: true)
-        let buffers = try BufferPool(ceiling: configuration.bufferCeiling, reserved: Int(entries))
-        guard let claimant = shared.extents.map({ $0.attach(wakeup: control) }) ?? 0 else {
-            throw Fault("attach queue \(configuration.name) to its device's extent table", errno: 28)
-        }
+        _ configuration: QueueConfiguration, _ entries: UInt32, _ mapping: consuming GrantMapping,
+        _ pool: consuming BufferPool, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
+        clock: any Clock, shared: DeviceShared, claimant: ExtentOwner, control: Int32, counters: CellWriter
+    ) {
         self.grants = grants
         self.channel = channel
         self.engine = engine
@@ -179,11 +181,12 @@ struct QueueCore: ~Copyable {
         pageMask = UInt64(configuration.limits.alignmentMask) | blockMask / Sector.size
         isNull = configuration.isNull
         pausesWhenFull = configuration.pausesWhenFull
-        mapping = ringPages
-        // The mapping has `pages` pages and lives as long as this value.
-        let first = unsafe configuration.firstIndex ?? xen_load_relaxed(mapping.base + Int(XEN_RING_RSP_PROD))
+        // The mapping has the ring's pages and lives as long as this value.
+        let ringBase = unsafe mapping.base
+        self.mapping = mapping
+        let first = unsafe configuration.firstIndex ?? xen_load_relaxed(ringBase + Int(XEN_RING_RSP_PROD))
         ring = unsafe BackRing(
-            base: mapping.base, entries: entries, entrySize: configuration.abi.entrySize, startingAt: first)
+            base: ringBase, entries: entries, entrySize: configuration.abi.entrySize, startingAt: first)
         inFlight = InFlightTable(
             entries: UInt16(entries), abi: configuration.abi.rawValue, startingAt: first)
         slots = FixedTable(repeating: Slot(), count: Int(entries))
@@ -200,9 +203,9 @@ struct QueueCore: ~Copyable {
         leaving = FixedTable(repeating: 0, count: claimants)
         grantedTags = FixedTable(repeating: 0, count: 64)
         arrived = IndexQueue(capacity: partCount + Int(entries) * 2)
-        pool = buffers
         slabTags = FixedTable(
             repeating: IOOperation.unregistered, count: pool.ceiling / BufferPool.pageSize / BufferPool.slabPages + 1)
+        self.pool = pool
         let none = unsafe IOOperation(.read, buffer: nil, slab: IOOperation.unregistered, offset: 0, length: 0, tag: 0)
         operations = FixedTable(repeating: none, count: partCount + Int(entries))
         completions = FixedTable(repeating: IOCompletion(tag: 0, result: 0), count: 64)
