@@ -11,6 +11,7 @@ final class Backend {
     let engine: ModelEngine
     private let channel: any EventChannel
     private var isAsleep = false
+    private var isArming = false
     private var hasArrived = false
     private let control: Wakeup
     private var isCalled = false
@@ -48,13 +49,20 @@ final class Backend {
     }
 
     func step() {
-        if isAsleep || hasArrived { return wake() }
+        if isAsleep { return wake() }
+        // Between the turn that finds nothing and the arming the guest may do something: a step of its own.
+        guard isArming else { return turn() }
+        isArming = false
+        isAsleep = queue.arm()
+    }
+
+    private func turn() {
         guard !queue.turn() else { return }
         if isStopping, queue.isDrained {
             isOver = true
             queue.abandon()
         } else {
-            isAsleep = queue.arm()
+            isArming = true
         }
     }
 
@@ -66,10 +74,12 @@ final class Backend {
         channel.unmask()
     }
 
-    /// The time-out of the sleep: held writes are tried again, memory is given back. `force`: as often as it takes.
-    func mayTimeOut(force: Bool) -> Bool {
+    /// The time-out of the sleep: memory is given back, and held writes are tried again once there is room. It strikes
+    /// only then: a time-out that finds forgotten requests would hide a lost wake-up.
+    func mayTimeOut(hasRoom: Bool, guestIsIdle: Bool) -> Bool {
         guard isAsleep, !isOver else { return false }
-        return idleTimeouts > 0 || (force && isPaused)
+        if isPaused { return hasRoom || idleTimeouts > 0 }
+        return guestIsIdle && idleTimeouts > 0
     }
 
     func timeOut() {
@@ -89,7 +99,7 @@ final class Backend {
 
     func stop() {
         isStopping = true
-        isAsleep = false
+        isCalled = true  // as the owner's write to the eventfd
         queue.beginStop()
     }
 }

@@ -71,7 +71,8 @@ final class Frontend {
 
     /// Enough free pages for the largest request.
     var mayPut: Bool {
-        remaining > 0 && ring.free > 0 && pages.available >= max(workload.scenario.indirectSegments, 11) + 1
+        remaining > 0 && open.count < workload.scenario.depth && ring.free > 0
+            && pages.available >= max(workload.scenario.indirectSegments, 11) + 1
     }
     var mustPublish: Bool { !unpublished.isEmpty }
     var hasEvent: Bool { ring.hasEvent }

@@ -23,6 +23,8 @@ struct Scenario: Sendable, CustomTestStringConvertible {
     var ringPages = 1
     /// Per queue.
     var requests = 60
+    /// Requests that each queue's guest has open at once.
+    var depth = Int.max
     /// Segments of an indirect request at most.
     var indirectSegments = 48
     var sectors = 256

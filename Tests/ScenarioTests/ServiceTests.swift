@@ -8,6 +8,9 @@ import XenWire
     static let scenarios: [Scenario] = [
         Scenario(name: "reads and writes"),
         Scenario(name: "x86_32 layout", abi: .x86_32),
+        // Both ends sleep between any two requests, so every wake-up counts.
+        Scenario(name: "one at a time", mix: .init(indirectWrite: 3, flush: 3), depth: 1),
+        Scenario(name: "two at a time", mix: .init(write: 5, barrier: 2), queues: 2, requests: 40, depth: 2),
         Scenario(name: "large ring", ringPages: 4, requests: 150, dataPages: 400),
         Scenario(
             name: "indirect requests", mix: .init(read: 3, write: 3, indirectRead: 6, indirectWrite: 6), requests: 40),

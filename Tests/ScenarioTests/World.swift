@@ -61,7 +61,9 @@ final class World {
             simulation.add(ready: { backend.isReady }, step: { _ in backend.step() })
             simulation.add(ready: { backend.engine.isBusy }, step: { backend.engine.step(&$0.random) })
             simulation.add(
-                ready: { [disk] in backend.mayTimeOut(force: !disk.volume.isFull) }, step: { _ in backend.timeOut() })
+                ready: { [disk] in
+                    backend.mayTimeOut(hasRoom: !disk.volume.isFull, guestIsIdle: frontend.open.isEmpty)
+                }, step: { _ in backend.timeOut() })
         }
         simulation.add(ready: { [disk] in disk.discards.isBusy }, step: { [disk] in disk.discards.step(&$0.random) })
         var events: [PendingEvent] = []
