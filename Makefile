@@ -9,15 +9,17 @@ FUZZ_RUNS ?= 1000000
 prefix ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup setup-test check release gates test fuzz install
+.PHONY: help setup setup-test check release e2e gates bench test fuzz install
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
-	@echo 'make test     everything that must hold: format, both builds, tests'
+	@echo 'make test     everything that must hold: format, both builds, tests, e2e, gates'
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
+	@echo 'make e2e      the real daemon under verified I/O: see scripts/e2e'
+	@echo 'make bench    side by side with fio and other backends, recorded in Benchmarks/results'
 	@echo 'make install  the daemon, udev rules and units, under DESTDIR and prefix (default $(prefix))'
 
 setup:
@@ -36,9 +38,16 @@ release: setup
 gates: setup-test release
 	scripts/gates/run
 
+e2e: setup-test release
+	scripts/e2e
+
+bench: setup-test release
+	Benchmarks/run
+	Benchmarks/readme-table
+
 test: setup-test check
 	$(SWIFT) test
-	$(MAKE) gates
+	$(MAKE) e2e gates
 
 # A crash leaves its input behind as crash-*.
 fuzz: setup
