@@ -80,7 +80,7 @@ let package = Package(
         .executableTarget(
             name: "xen-loopback",
             dependencies: [
-                "BlockBackend", "Loopback", "Service", "Telemetry", "Xenbus", "Xenstore",
+                "BlockBackend", "Loopback", "Service", "Telemetry", "Uring", "Xenbus", "Xenstore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
 

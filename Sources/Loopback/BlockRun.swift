@@ -26,6 +26,9 @@ public struct RunSetting: Sendable {
         self.processors = processors
         self.frontendPolls = frontendPolls
     }
+
+    /// The processor that the caller runs on just now, so one that it may use.
+    public static var currentProcessor: Int32 { max(linux_current_processor(), 0) }
 }
 
 /// What came of a job.
@@ -102,8 +105,12 @@ public final class BlockRun {
     private let setting: RunSetting
     private let watch: (RunProgress?) -> Bool
     private let control = LaneControl()
-    private var wasInterrupted = false
+    private var wasInterrupted: Bool { interruption != nil }
+    /// When the watch ended the job.
+    private var interruption: UInt64?
 
+    /// What is in flight when a job is ended early is awaited so long.
+    private static let patience: UInt64 = 10_000_000_000
     private static let domain = DomainID(1)
 
     /// - Parameter watch: called a few times a second, with the load's progress while there is one; true ends the job
@@ -130,22 +137,14 @@ public final class BlockRun {
             try detach(world, disk)
             return report
         } catch {
-            throw explained(error, world)
-        }
-    }
-
-    /// A daemon that has ended is the reason for whatever else failed.
-    private func explained(_ error: LoopbackError, _ world: LoopbackWorld) -> LoopbackError {
-        switch world.daemon?.ended {
-        case .exited(let code)? where code != 0: .notOffered("\(setting.daemon) ended with status \(code): \(error)")
-        case .killed(let signal)?: .notOffered("\(setting.daemon) was killed by signal \(signal): \(error)")
-        default: error
+            throw world.explained(error)
         }
     }
 
     private func look(_ progress: RunProgress?) {
+        guard interruption == nil else { return }
         if watch(progress) {
-            wasInterrupted = true
+            interruption = linux_monotonic_nanoseconds()
             control.stop()
         }
     }
@@ -241,7 +240,7 @@ public final class BlockRun {
         try host { () throws(Fault) in for lane in lanes { try lane.start(phase, control) } }
         while lanes.contains(where: { !$0.isDone }) {
             usleep(10_000)
-            if world.daemon?.ended != nil { control.abandon() }
+            if world.daemon?.ended != nil || isPatienceOver { control.abandon() }
             let finished = lanes.reduce(0) { $0 + $1.progress.count }
             look(
                 RunProgress(
@@ -250,7 +249,13 @@ public final class BlockRun {
         for lane in lanes {
             if let misbehaviour = lane.join() { throw .backend(misbehaviour) }
         }
-        if control.isAbandoned { throw .notOffered("the daemon ended while it served a disk") }
+        if control.isAbandoned {
+            throw .notOffered("the daemon \(isPatienceOver ? "does not answer" : "ended while it served a disk")")
+        }
+    }
+
+    private var isPatienceOver: Bool {
+        interruption.map { linux_monotonic_nanoseconds() &- $0 > Self.patience } ?? false
     }
 
     private func detach(_ world: LoopbackWorld, _ disk: DiskDescription) throws(LoopbackError) {

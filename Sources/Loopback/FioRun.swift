@@ -1,3 +1,4 @@
+public import Descriptors
 internal import Telemetry
 
 /// The same workload on the same file, done by fio.
@@ -57,11 +58,13 @@ public enum FioReportError: Error, Equatable, CustomStringConvertible {
     case unreadable(JSONError)
     /// A node that should be there.
     case missing(String)
+    case host(Fault)
 
     public var description: String {
         switch self {
         case .unreadable(let error): "fio's report is \(error)"
         case .missing(let name): "fio's report lacks \(name)"
+        case .host(let fault): fault.description
         }
     }
 }
@@ -76,6 +79,17 @@ extension ReadFigures {
         guard let bytes = read["bw_bytes"]?.double else { throw .missing("read.bw_bytes") }
         guard let bins = read["lat_ns"]?["bins"]?.members else { throw .missing("read.lat_ns.bins") }
         self.init(readsPerSecond: reads, bytesPerSecond: bytes, latency: Self.histogram(bins))
+    }
+
+    /// Reads such a report from a file.
+    public init(fioReportAt path: String) throws(FioReportError) {
+        let bytes: [UInt8]
+        do {
+            bytes = try HostFile.read(path, limit: 4 << 20)
+        } catch {
+            throw .host(error)
+        }
+        try self.init(fioReport: String(decoding: bytes, as: UTF8.self))
     }
 
     private static func parse(_ text: String) throws(FioReportError) -> JSON {

@@ -1,3 +1,4 @@
+public import Descriptors
 internal import Telemetry
 
 /// Latency distributions as a picture (SVG 1.1): a panel for each workload, all above one logarithmic axis.
@@ -34,6 +35,21 @@ public struct LatencyPicture: Sendable {
         self.subtitle = subtitle
         self.panels = panels
         axis = LatencyAxis(for: panels.flatMap { $0.curves.map(\.figures.latency) })
+    }
+
+    /// Reads through the ring and by fio.
+    public init(_ comparisons: [ReadComparison], subtitle: String) {
+        let panels = comparisons.map { comparison in
+            let ring = Curve("xen-blkbackd", comparison.ring)
+            let fio = comparison.reference.map { [Curve("fio", $0)] } ?? []
+            return Panel(comparison.workload.title, [ring] + fio)
+        }
+        self.init(title: "How long a read takes", subtitle: subtitle, panels: panels)
+    }
+
+    /// Makes a file of the document, or replaces one.
+    public func write(to path: String) throws(Fault) {
+        try HostFile.write(Array(svg.utf8), to: path)
     }
 
     /// The whole document.
@@ -81,12 +97,12 @@ public struct LatencyPicture: Sendable {
         let plot = Plot(top: top + Layout.plotOffset, peak: peak(of: panel))
         drawGrid(plot, &canvas)
         for curve in panel.curves { draw(curve, in: plot, &canvas) }
-        for (row, curve) in panel.curves.enumerated() { mark(curve, row: row, in: plot, &canvas) }
+        draw(marks(of: panel, in: plot), in: plot, &canvas)
     }
 
-    /// `ring 210,000 IOPS, fio 250,000 IOPS`
+    /// `ring 210,000 IOPS · fio 250,000 IOPS`
     private static func throughput(of panel: Panel) -> String {
-        panel.curves.map { "\($0.name) \(Quantity.grouped($0.figures.readsPerSecond)) IOPS" }.joined(separator: ", ")
+        panel.curves.map { "\($0.name) \(Quantity.grouped($0.figures.readsPerSecond)) IOPS" }.joined(separator: " · ")
     }
 
     private func peak(of panel: Panel) -> Double {
@@ -105,31 +121,58 @@ public struct LatencyPicture: Sendable {
         }
     }
 
+    /// From the first to the last bin with something to be seen in it, so that the axis stays visible beside it.
     private func draw(_ curve: Curve, in plot: Plot, _ canvas: inout SVG) {
         let shares = axis.shares(curve.figures.latency)
-        let width = Layout.plotWidth / Double(max(shares.count, 1))
-        let points = shares.enumerated().map { bin, share in
-            (x: Layout.left + (Double(bin) + 0.5) * width, y: plot.y(share))
+        guard let first = shares.firstIndex(where: { $0 > Self.visibleShare }),
+            let last = shares.lastIndex(where: { $0 > Self.visibleShare })
+        else { return }
+        let width = Layout.plotWidth / Double(shares.count)
+        let points = (first...last).map { bin in
+            (x: Layout.left + (Double(bin) + 0.5) * width, y: plot.y(shares[bin]))
         }
-        let ends = [(x: Layout.left, y: plot.bottom), (x: Layout.right, y: plot.bottom)]
-        canvas.curve([ends[0]] + points + [ends[1]], colour: colour(of: curve))
+        let start = (x: Layout.left + max(Double(first) - 0.5, 0) * width, y: plot.bottom)
+        let end = (x: min(Layout.left + (Double(last) + 1.5) * width, Layout.right), y: plot.bottom)
+        canvas.curve([start] + points + [end], colour: colour(of: curve))
     }
 
-    /// Lines at the percentiles, and a row of labels above the plot: p50 to the left of its line, p99 to the right, so that
-    /// they never meet.
-    private func mark(_ curve: Curve, row: Int, in plot: Plot, _ canvas: inout SVG) {
-        let latency = curve.figures.latency
-        guard latency.total > 0 else { return }
-        let baseline = plot.top - 6 - Double(row) * Layout.labelRow
-        for (name, fraction, anchor) in [("p50", 0.5, SVG.Anchor.end), ("p99", 0.99, .start)] {
-            let value = latency.quantile(fraction)
-            let x = Layout.x(axis.position(Double(value)))
+    /// About the tenth of a pixel.
+    private static let visibleShare = 0.000_2
+
+    /// A percentile of a curve: its line, and its label in a row above the plot.
+    private struct Mark {
+        let label: String
+        let x, baseline: Double
+        let colour: String
+        /// p50's label is to the left of its line and p99's to the right, so that they never meet.
+        let isToTheLeft: Bool
+    }
+
+    /// A row of labels for each curve.
+    private func marks(of panel: Panel, in plot: Plot) -> [Mark] {
+        panel.curves.enumerated().filter { $0.element.figures.latency.total > 0 }.flatMap { row, curve in
+            [("p50", 0.5), ("p99", 0.99)].map { name, fraction in
+                let value = curve.figures.latency.quantile(fraction)
+                return Mark(
+                    label: "\(name) \(Quantity.microseconds(value)) µs",
+                    x: Layout.x(axis.position(Double(value))),
+                    baseline: plot.top - 6 - Double(row) * Layout.labelRow,
+                    colour: colour(of: curve), isToTheLeft: name == "p50")
+            }
+        }
+    }
+
+    /// All lines before all labels: a label may cover another curve's line.
+    private func draw(_ marks: [Mark], in plot: Plot, _ canvas: inout SVG) {
+        for mark in marks {
             canvas.line(
-                x, baseline - 9, x, plot.bottom, stroke: colour(of: curve),
-                dashes: anchor == .end ? nil : Palette.dashes)
+                mark.x, mark.baseline - 9, mark.x, plot.bottom, stroke: mark.colour,
+                dashes: mark.isToTheLeft ? nil : Palette.dashes)
+        }
+        for mark in marks {
             canvas.text(
-                "\(name) \(Quantity.microseconds(value)) µs", x: x + (anchor == .end ? -5 : 5), y: baseline, .label,
-                anchor: anchor, colour: colour(of: curve))
+                mark.label, x: mark.x + (mark.isToTheLeft ? -5 : 5), y: mark.baseline, .mark,
+                anchor: mark.isToTheLeft ? .end : .start, colour: mark.colour)
         }
     }
 
@@ -148,7 +191,7 @@ public struct LatencyPicture: Sendable {
             anchor: .middle)
         let middle = (Layout.top(ofPanel: 0) + bottom) / 2
         canvas.text(
-            "Share of all reads, by latency (bins of 1/20 decade)", x: 22, y: middle, .label, anchor: .middle,
+            "Share of reads (in each 1/20 decade of latency)", x: 22, y: middle, .label, anchor: .middle,
             isUpright: true)
     }
 

@@ -6,20 +6,23 @@ public import Xenstore
 
 /// A world without Xen in a directory of its own: model hypervisor, xenstore, toolstack, and a daemon as a child.
 public final class LoopbackWorld {
-    /// Where the sockets and the daemon's state are; removed by `end`.
-    public let directory: String
+    /// Where the sockets and the daemon's state are; removed with the world, after `end`.
+    public var directory: String { scratch.path }
+    private let scratch: ScratchDirectory
     public let hypervisor: HypervisorServer
     public let toolstack: Toolstack
     private let store: XenstoreServer
     /// The daemon, once it was started.
     public private(set) var daemon: ChildProcess?
+    private var daemonPath = ""
 
     /// - Parameters:
     ///   - temporary: the directory in which the world's own is made.
     ///   - meanwhile: called a few times a second while the toolstack waits.
     public init(in temporary: String, meanwhile: @escaping () -> Void) throws(LoopbackError) {
-        let directory = try host { () throws(Fault) in try Self.makeDirectory(in: temporary) }
-        self.directory = directory
+        let scratch = try host { () throws(Fault) in try ScratchDirectory(in: temporary) }
+        self.scratch = scratch
+        let directory = scratch.path
         (hypervisor, store) = try host { () throws(Fault) in
             (try HypervisorServer(directory: directory), try XenstoreServer(directory: directory))
         }
@@ -29,13 +32,6 @@ public final class LoopbackWorld {
                 .polling(meanwhile: meanwhile))
         }
         try host { [hypervisor] () throws(Fault) in try hypervisor.start() }
-    }
-
-    private static func makeDirectory(in temporary: String) throws(Fault) -> String {
-        var template = Array("\(temporary)/xen-loopback.XXXXXX".utf8CString)
-        // mkdtemp writes within the template's own bytes.
-        guard unsafe mkdtemp(&template) != nil else { throw Fault("make a directory in \(temporary)", errno: errno) }
-        return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
     /// A domain with memory, xenstore connection and toolstack entries.
@@ -56,9 +52,19 @@ public final class LoopbackWorld {
     public func startDaemon(
         _ path: String, for domain: DomainID, _ options: [String], processor: Int32?
     ) throws(LoopbackError) {
+        daemonPath = path
         daemon = try host { () throws(Fault) in
             try ChildProcess(
                 path, ["--domid", "\(domain)", "--xen", "loopback:\(directory)"] + options, processor: processor)
+        }
+    }
+
+    /// A daemon that has ended is the reason for whatever else failed.
+    func explained(_ error: LoopbackError) -> LoopbackError {
+        switch daemon?.ended {
+        case .exited(let code)? where code != 0: .notOffered("\(daemonPath) ended with status \(code): \(error)")
+        case .killed(let signal)?: .notOffered("\(daemonPath) was killed by signal \(signal): \(error)")
+        default: error
         }
     }
 
@@ -71,13 +77,11 @@ public final class LoopbackWorld {
         return daemon?.ended
     }
 
-    /// Ends the daemon, if it has not ended, and the servers, and removes the directory.
+    /// Ends the daemon, if it has not ended, and the servers.
     public func end() {
         daemon?.kill()
         _ = daemon?.wait()
         hypervisor.stop()
         store.stop()
-        // Only reads the path; what cannot be removed stays.
-        unsafe _ = linux_remove_tree(directory)
     }
 }

@@ -41,6 +41,29 @@ public struct ReadFigures: Sendable, Equatable {
     }
 }
 
+extension JobOptions {
+    /// A workload on one queue, through the page cache, over and over until the time is over.
+    public init(_ workload: ReadWorkload, volume: String, seconds: Int) {
+        self.init()
+        self.volume = volume
+        pattern = workload.order == .random ? .randread : .read
+        blockBytes = workload.blockBytes
+        depth = workload.depth
+        runtimeNanoseconds = UInt64(max(seconds, 0)) * 1_000_000_000
+        direct = false
+    }
+}
+
+extension ReadFigures {
+    /// What a run read.
+    public init(_ report: RunReport) {
+        let seconds = max(Double(report.runtimeNanoseconds) / 1e9, 1e-9)
+        self.init(
+            readsPerSecond: Double(report.read.ios) / seconds, bytesPerSecond: Double(report.read.bytes) / seconds,
+            latency: report.read.latency)
+    }
+}
+
 /// The same workload through the ring and, where there was one, by the tool that it is compared with.
 public struct ReadComparison: Sendable {
     public let workload: ReadWorkload

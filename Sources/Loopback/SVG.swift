@@ -6,7 +6,7 @@ struct SVG {
 
     /// How a text looks; the raw value is its class in the style sheet.
     enum Style: String {
-        case title, heading, label, quiet
+        case title, heading, label, quiet, mark
     }
 
     private let width, height: Double
@@ -64,6 +64,7 @@ struct SVG {
             .title { font-size: 20px; font-weight: bold; }
             .heading { font-size: 14px; font-weight: bold; }
             .quiet { fill: #57606a; }
+            .mark { paint-order: stroke; stroke: #ffffff; stroke-width: 4px; }
             </style>
             <rect width="100%" height="100%" fill="#ffffff"/>
             """

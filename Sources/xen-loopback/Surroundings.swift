@@ -20,12 +20,15 @@ enum Surroundings {
     }
 }
 
-/// The time of day.
+/// The time of day, and one that never goes back.
 enum Wall {
-    static var nanoseconds: UInt64 {
+    static var nanoseconds: UInt64 { read(CLOCK_REALTIME) }
+    static var steadyNanoseconds: UInt64 { read(CLOCK_MONOTONIC) }
+
+    private static func read(_ clock: clockid_t) -> UInt64 {
         var now = timespec()
         // Fills in its argument.
-        unsafe _ = clock_gettime(CLOCK_REALTIME, &now)
+        unsafe _ = clock_gettime(clock, &now)
         return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
     }
 }

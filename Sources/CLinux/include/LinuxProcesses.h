@@ -22,6 +22,12 @@ static inline int linux_pin(int processor) {
     return syscall(SYS_sched_setaffinity, 0, sizeof mask, mask) < 0 ? -errno : 0;
 }
 
+/// The processor that the caller runs on just now, so one that it may use; -errno.
+static inline int linux_current_processor(void) {
+    unsigned processor = 0;
+    return syscall(SYS_getcpu, &processor, NULL, NULL) < 0 ? -errno : (int)processor;
+}
+
 /// Starts a program that dies with the calling thread (PR_SET_PDEATHSIG); its process id or -errno, of exec too.
 /// `processor` < 0 leaves it unbound; `output` >= 0 becomes its standard output.
 static inline pid_t linux_spawn(const char *path, char *const *arguments, int processor, int output) {
