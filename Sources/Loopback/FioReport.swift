@@ -50,15 +50,14 @@ extension RunReport {
     private func json(_ direction: DirectionReport) -> JSON {
         let seconds = Double(runtimeNanoseconds) / 1e9
         let rate = { (count: UInt64) in seconds > 0 ? Double(count) / seconds : 0 }
-        let latency = direction.latencyJSON
         return .object([
             .init("io_bytes", .number(direction.bytes)), .init("io_kbytes", .number(direction.bytes / 1024)),
             .init("bw_bytes", .number(UInt64(rate(direction.bytes)))),
             .init("bw", .number(UInt64(rate(direction.bytes) / 1024))), .init("iops", .decimal(rate(direction.ios))),
             .init("runtime", .number(direction.ios > 0 ? runtimeNanoseconds / 1_000_000 : 0)),
             .init("total_ios", .number(direction.ios)), .init("short_ios", .number(0)),
-            .init("drop_ios", .number(direction.errors)), .init("slat_ns", DirectionReport().latencyJSON),
-            .init("clat_ns", latency), .init("lat_ns", latency),
+            .init("drop_ios", .number(direction.errors)), .init("slat_ns", DirectionReport().latencyJSON()),
+            .init("clat_ns", direction.latencyJSON(percentiles: true)), .init("lat_ns", direction.latencyJSON()),
         ])
     }
 
@@ -93,12 +92,12 @@ extension DirectionReport {
         ios == 0 ? 0 : min(max(latency.quantile(percent / 100), minimum), maximum)
     }
 
-    fileprivate var latencyJSON: JSON {
+    fileprivate func latencyJSON(percentiles: Bool = false) -> JSON {
         var members: [JSON.Member] = [
             .init("min", .number(minimum)), .init("max", .number(maximum)), .init("mean", .decimal(latency.mean)),
             .init("stddev", .decimal(deviation)), .init("N", .number(ios)),
         ]
-        if ios > 0 {
+        if percentiles, ios > 0 {
             let values = Self.percentiles.map { JSON.Member(fixed($0, 6), .number(percentile($0))) }
             members.append(.init("percentile", .object(values)))
         }
