@@ -248,14 +248,17 @@ public final class BlockFrontend {
     }
 
     private func awaitBackend(_ states: [XenbusState]) throws(LoopbackError) {
-        let (reached, seen, node) = try Loopback.xenstore { () throws(XenstoreError) in
+        let gaveUp: [XenbusState] = states == [.connected] ? [.closing, .closed] : []
+        let (reached, seen, reason, node) = try Loopback.xenstore { () throws(XenstoreError) in
             let node = try backendPath.appending("state")
             let reached = try patience.wait(xenstore, milliseconds: Self.milliseconds) { () throws(XenstoreError) in
-                states.contains(try xenstore.state(node)) ? true : nil
+                let state = try xenstore.state(node)
+                return (states + gaveUp).contains(state) ? state : nil
             }
-            return (reached, try xenstore.state(node), node)
+            return try (reached, xenstore.state(node), xenstore.read(backendPath.appending("error"))?.text, node)
         }
-        if reached == nil { throw .noState(states[0], of: node, seen: seen, milliseconds: Self.milliseconds) }
+        guard let reached else { throw .noState(states[0], of: node, seen: seen, milliseconds: Self.milliseconds) }
+        if gaveUp.contains(reached) { throw .backendClosed(backendPath, reason) }
     }
 
     private func readNumbers(_ names: [String]) throws(LoopbackError) -> [UInt64?] {

@@ -240,7 +240,10 @@ public final class BlockRun {
         try host { () throws(Fault) in for lane in lanes { try lane.start(phase, control) } }
         while lanes.contains(where: { !$0.isDone }) {
             usleep(10_000)
-            if world.daemon?.ended != nil || isPatienceOver { control.abandon() }
+            if world.daemon?.ended != nil || isPatienceOver {
+                control.abandon()
+                for lane in lanes { lane.wake() }
+            }
             let finished = lanes.reduce(0) { $0 + $1.progress.count }
             look(
                 RunProgress(
@@ -275,6 +278,7 @@ private final class Lane: @unchecked Sendable {
     let progress = LaneProgress()
     private var core: LaneCore
     private let box: FrontQueueBox
+    private let port: GuestPort
     private let setting: RunSetting
     private var thread: JoinableThread?
     private var outcome: BackendMisbehaviour?
@@ -283,10 +287,14 @@ private final class Lane: @unchecked Sendable {
 
     init(_ plan: JobPlan, _ index: Int, _ box: FrontQueueBox, _ setting: RunSetting) {
         let slots = box.withQueue { $0.capacity }
+        port = box.withQueue { $0.port }
         core = LaneCore(plan, lane: index, slots: slots, progress)
         self.box = box
         self.setting = setting
     }
+
+    /// Ends the thread's wait for the backend.
+    func wake() { port.wake() }
 
     var isDone: Bool { done.load(ordering: .acquiring) }
     var verifiedSectors: UInt64 { core.verifiedSectors }

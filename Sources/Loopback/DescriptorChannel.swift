@@ -7,14 +7,19 @@ internal import SharedRing
 final class EventDescriptor: EventSignal {
     private let owned: OwnedDescriptor
 
-    init() throws(Fault) {
-        let number = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+    private let isBlocking: Bool
+
+    init(isWaitedFor: Bool) throws(Fault) {
+        let number = eventfd(0, Int32(isWaitedFor ? EFD_CLOEXEC : EFD_CLOEXEC | EFD_NONBLOCK))
         guard number >= 0 else { throw Fault("eventfd", errno: errno) }
         owned = OwnedDescriptor(owning: number)
+        isBlocking = isWaitedFor
     }
 
+    /// A descriptor that another process made, not one that is waited for.
     init(owning descriptor: consuming OwnedDescriptor) {
         owned = descriptor
+        isBlocking = false
     }
 
     var number: Int32 { owned.number }
@@ -28,14 +33,28 @@ final class EventDescriptor: EventSignal {
 
     /// True if an event was pending.
     func take() -> Bool {
+        if isBlocking, linux_poll_one(owned.number, Int16(POLLIN), 0) <= 0 { return false }
+        return wait()
+    }
+
+    /// Waits for an event; false after an interruption.
+    func wait() -> Bool {
         var count: eventfd_t = 0
-        // The descriptor is non-blocking; eventfd_read fills `count`.
+        // Fills `count`. Where the descriptor does not block, it was seen readable.
         return unsafe eventfd_read(owned.number, &count) == 0
     }
 }
 
+/// Events for which a thread of its own can sleep.
+protocol BlockingEvents: Sendable {
+    /// Takes an event; waits while there is none.
+    func wait()
+    /// Makes an event pending here, as if the other end had sent it.
+    func wake()
+}
+
 /// An event channel end whose events are eventfds.
-final class DescriptorChannel: EventChannel, Sendable {
+final class DescriptorChannel: EventChannel, BlockingEvents, Sendable {
     private let own: EventDescriptor
     private let peer: EventDescriptor
     // What keeps the port open: it closes when this object goes.
@@ -52,6 +71,9 @@ final class DescriptorChannel: EventChannel, Sendable {
     func drain() -> Bool { own.take() }
     // An eventfd needs no unmasking.
     func unmask() {}
+
+    func wait() { _ = own.wait() }
+    func wake() { own.send() }
 }
 
 /// Closes a port of a model hypervisor when it goes.

@@ -23,10 +23,20 @@ public final class GuestPort: Sendable {
     /// Sends and receives.
     public let channel: any EventChannel & Sendable
 
+    private let blocking: (any BlockingEvents)?
+
     init(number: EventPort, channel: any EventChannel & Sendable) {
         self.number = number
         self.channel = channel
+        blocking = channel as? any BlockingEvents
     }
+
+    /// Takes an event, waiting for it: one system call, where poll and drain are two. Returns at once where events are
+    /// a scheduler's business.
+    public func wait() { blocking?.wait() }
+
+    /// Ends another thread's `wait`.
+    public func wake() { blocking?.wake() }
 }
 
 /// A model guest as its own kernel sees it: memory, grants, ports.

@@ -4,7 +4,8 @@ internal import XenWire
 
 /// Carries events to one end of a channel.
 protocol EventSignal: AnyObject, Sendable {
-    init() throws(Fault)
+    /// - Parameter isWaitedFor: a thread of its own sleeps until an event comes; otherwise it is only polled.
+    init(isWaitedFor: Bool) throws(Fault)
     /// Makes an event pending.
     func send()
     /// Forgets a pending event.
@@ -66,7 +67,7 @@ struct HypervisorState<Signal: EventSignal> {
 
     mutating func openPort(in domain: DomainID, for remote: DomainID) throws(Fault) -> (Address, Ends) {
         guard domains[domain] != nil else { throw Fault("event channel of domain \(domain)", errno: ESRCH) }
-        let both = Ends(own: try Signal(), peer: try Signal())
+        let both = Ends(own: try Signal(isWaitedFor: true), peer: try Signal(isWaitedFor: false))
         let address = Address(domain: domain, port: ports.allocateUnbound(in: domain, for: remote))
         ends[address] = both
         return (address, both)

@@ -1,6 +1,5 @@
 internal import CLinux
 internal import CXen
-internal import Glibc
 internal import SharedRing
 internal import Synchronization
 internal import XenWire
@@ -108,7 +107,7 @@ struct LaneCore: ~Copyable {
             let put = fill(&queue, now)
             queue.publish()
             if queue.inFlight == 0, put == 0 { break }
-            if done == 0, put == 0 { now = rest(&queue, polling: polling) }
+            if done == 0, put == 0 { rest(queue, polling: polling) }
         }
     }
 
@@ -119,17 +118,14 @@ struct LaneCore: ~Copyable {
         limit = UInt64(blocks)
     }
 
-    /// Waits for the backend; the time after it.
-    private mutating func rest(_ queue: inout FrontQueue, polling: Bool) -> UInt64 {
+    /// Waits for the backend, which owes at least one answer. Whoever abandons the run wakes the port.
+    private mutating func rest(_ queue: borrowing FrontQueue, polling: Bool) {
         if polling {
             xen_spin_hint()
         } else if queue.arm() {
-            // The time-out is for the control's sake: a dead backend sends no event.
-            _ = linux_poll_one(queue.port.channel.descriptor, Int16(POLLIN), 50)
-            if queue.port.channel.drain() { wakeups &+= 1 }
-            queue.port.channel.unmask()
+            queue.port.wait()
+            wakeups &+= 1
         }
-        return linux_monotonic_nanoseconds()
     }
 
     // ---- Submission

@@ -11,6 +11,8 @@ public enum LoopbackError: Error, CustomStringConvertible {
     case xenstore(XenstoreError)
     /// The other end did not reach a state in time.
     case noState(XenbusState, of: XenstorePath, seen: XenbusState, milliseconds: Int)
+    /// The backend closed instead of connecting; its `error` node, if it wrote one.
+    case backendClosed(XenstorePath, String?)
     /// A node is missing or holds nonsense.
     case badNode(XenstorePath)
     /// The backend broke the block protocol.
@@ -24,6 +26,7 @@ public enum LoopbackError: Error, CustomStringConvertible {
         case .xenstore(let error): error.description
         case .noState(let wanted, let path, let seen, let milliseconds):
             "\(path): \(seen) (\(seen.text)) instead of \(wanted) (\(wanted.text)) after \(milliseconds) ms"
+        case .backendClosed(let path, let reason): "\(path): closed by the backend: \(reason ?? "no reason given")"
         case .badNode(let path): "\(path): missing or malformed"
         case .backend(let misbehaviour): misbehaviour.description
         case .notOffered(let what): what

@@ -118,6 +118,8 @@ final class ModelSignal: EventSignal, @unchecked Sendable {
     /// From `take` to `unmask` nothing arrives, as /dev/xen/evtchn has it.
     private var isMasked = false
 
+    init(isWaitedFor: Bool) {}
+
     var isDeliverable: Bool { isPending && !isMasked && !hasArrived }
 
     func send() { isPending = true }

@@ -23,7 +23,7 @@ final class ServerLoop: Sendable {
     init(listeningAt path: String) throws(Fault) {
         // The path is only read.
         listener = unsafe try OwnedDescriptor(linux_listen_seqpacket(path), "listen on \(path)")
-        wake = try EventDescriptor()
+        wake = try EventDescriptor(isWaitedFor: false)
         self.path = path
     }
 
