@@ -14,6 +14,7 @@ DESTDIR ?=
 help:
 	@echo 'make setup    install the Debian packages that building needs'
 	@echo 'make demo     serves an ext4 image, verifies every block, measures against fio: ./xen-loopback-demo.svg'
+	@echo 'make demo     serve a real ext4 image, verify every block through the ring, draw the latencies'
 	@echo 'make test     everything that must hold: format, both builds, tests, e2e, gates'
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
@@ -25,6 +26,9 @@ help:
 
 setup:
 	@scripts/setup build
+
+setup-demo:
+	@scripts/setup demo
 
 setup-demo:
 	@scripts/setup demo
@@ -46,6 +50,9 @@ release: setup
 
 gates: setup-test release
 	scripts/gates/run
+
+demo: setup-demo release
+	"$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-loopback" demo
 
 e2e: setup-test release
 	scripts/e2e
