@@ -14,7 +14,6 @@ DESTDIR ?=
 help:
 	@echo 'make setup    install the Debian packages that building needs'
 	@echo 'make demo     serves an ext4 image, verifies every block, measures against fio: ./xen-loopback-demo.svg'
-	@echo 'make demo     serve a real ext4 image, verify every block through the ring, draw the latencies'
 	@echo 'make test     everything that must hold: format, both builds, tests, e2e, gates'
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
@@ -30,23 +29,16 @@ setup:
 setup-demo:
 	@scripts/setup demo
 
-setup-demo:
-	@scripts/setup demo
-
 setup-test:
 	@scripts/setup test
-
-demo: setup-demo
-	$(SWIFT) build $(RELEASE_FLAGS) --product xen-blkbackd
-	$(SWIFT) build $(RELEASE_FLAGS) --product xen-loopback
-	"$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-loopback" demo
 
 check:
 	$(SWIFT) format lint --strict --recursive $(SOURCES)
 	$(SWIFT) build --build-tests
 
 release: setup
-	$(SWIFT) build $(RELEASE_FLAGS)
+	$(SWIFT) build $(RELEASE_FLAGS) --product xen-blkbackd
+	$(SWIFT) build $(RELEASE_FLAGS) --product xen-loopback
 
 gates: setup-test release
 	scripts/gates/run
