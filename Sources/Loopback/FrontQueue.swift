@@ -76,7 +76,7 @@ struct FrontSlot: BitwiseCopyable {
     var submitted: UInt64 = 0
     var sectors: UInt32 = 0
     var segments: UInt16 = 0
-    var operation: UInt8 = 0
+    var operation = BlockOperation.read
     var isInFlight = false
 }
 
@@ -96,7 +96,7 @@ struct FrontSlot: BitwiseCopyable {
     private let pagesPerSlot: UInt32
     private let slots: FixedTable<FrontSlot>
     private let completions: FixedTable<UInt16>
-    private let statuses: FixedTable<Int16>
+    private let statuses: FixedTable<BlockStatus>
     private let endings: FixedTable<GuestGrants.Ending>
     private var free: FreeList
     private var ring: FrontRing
@@ -116,7 +116,7 @@ struct FrontSlot: BitwiseCopyable {
         pagesPerSlot = segments + indirectPages
         self.slots = FixedTable(repeating: FrontSlot(), count: Int(slots))
         completions = FixedTable(repeating: 0, count: Int(slots))
-        statuses = FixedTable(repeating: 0, count: Int(slots))
+        statuses = FixedTable(repeating: .okay, count: Int(slots))
         endings = FixedTable(repeating: GuestGrants.Ending(0), count: Int(data.count))
         free = FreeList(count: slots)
         self.data = data
@@ -153,7 +153,7 @@ struct FrontSlot: BitwiseCopyable {
     /// - Parameters:
     ///   - slot: from `takeSlot`; for a write its buffer holds the data. There are no more slots than ring entries.
     ///   - sectors: at most 8 per segment; flush carries none, discard any number.
-    @_noLocks
+    @_noLocks @inline(__always)
     public mutating func submit(
         _ slot: UInt16, _ operation: BlockOperation, sector: UInt64, sectors: UInt32, at time: UInt64
     ) {
@@ -165,7 +165,7 @@ struct FrontSlot: BitwiseCopyable {
         // In range, by the precondition.
         unsafe slots.element(Int(slot)).pointee = FrontSlot(
             identifier: identifier, sector: sector, submitted: time, sectors: sectors, segments: segments,
-            operation: operation.rawValue, isInFlight: true)
+            operation: operation, isInFlight: true)
         let request = unsafe ring.requestSlot()
         // A slot has 108 bytes or more; everything below is within the first 112 or 108 (blkif.h). Entries of the
         // x86_32 ring are aligned to four bytes, hence the unaligned stores.
@@ -176,8 +176,13 @@ struct FrontSlot: BitwiseCopyable {
             unsafe putIndirect(request, body, slot, operation, segments, sectors)
         } else {
             unsafe request.storeBytes(of: UInt32(operation.rawValue) | UInt32(segments) << 8, as: UInt32.self)
-            if operation == .discard { unsafe body.storeBytes(of: UInt64(sectors), toByteOffset: 16, as: UInt64.self) }
-            unsafe putSegments(body + 16, slot, segments, sectors, readOnly: operation != .read)
+            if segments == 1 {
+                unsafe putSegment(body + 16, UInt32(slot) &* pagesPerSlot, sectors, readOnly: operation != .read)
+            } else if operation == .discard {
+                unsafe body.storeBytes(of: UInt64(sectors), toByteOffset: 16, as: UInt64.self)
+            } else {
+                unsafe putSegments(body + 16, slot, segments, sectors, readOnly: operation != .read)
+            }
         }
     }
 
@@ -213,13 +218,14 @@ struct FrontSlot: BitwiseCopyable {
     }
 
     /// The `index`-th of the responses that the last `reap` took.
-    @_noLocks public func completion(_ index: Int) -> FrontCompletion {
-        let number = completions[index]
-        let slot = slots[Int(number)]
-        return FrontCompletion(
-            slot: number, operation: BlockOperation(rawValue: slot.operation) ?? .read,
-            status: BlockStatus(rawValue: statuses[index]) ?? .error, sector: slot.sector, sectors: slot.sectors,
-            submitted: slot.submitted)
+    @_noLocks @inline(__always) public func completion(_ index: Int) -> FrontCompletion {
+        precondition(index >= 0 && index < slots.count)
+        // In range, by the line above; `reap` put slot numbers there.
+        let number = unsafe completions.element(index).pointee
+        let slot = unsafe slots.element(Int(number))
+        return unsafe FrontCompletion(
+            slot: number, operation: slot.pointee.operation, status: statuses.element(index).pointee,
+            sector: slot.pointee.sector, sectors: slot.pointee.sectors, submitted: slot.pointee.submitted)
     }
 
     /// Asks for an event at the next response: true if the frontend may wait for it.
@@ -233,27 +239,34 @@ struct FrontSlot: BitwiseCopyable {
 
     // ---- Requests
 
-    @_noLocks
-    private func putSegments(
+    @_noLocks @inline(never)
+    private mutating func putSegments(
         _ table: UnsafeMutableRawPointer, _ slot: UInt16, _ segments: UInt16, _ sectors: UInt32, readOnly: Bool
     ) {
         let first = UInt32(slot) &* pagesPerSlot
         var left = sectors
         var index: UInt32 = 0
         while index < UInt32(segments) {
-            let page = first &+ index
-            let last = left < 8 ? left &- 1 : 7
-            left &-= last &+ 1
-            grant(page, readOnly: readOnly)
-            // gref, first_sect 0, last_sect, padding: struct blkif_request_segment in one store.
-            let segment = UInt64(data.firstReference &+ page) | UInt64(last) << 40
-            unsafe table.storeBytes(of: segment, toByteOffset: Int(index) << 3, as: UInt64.self)
+            let length = left < 8 ? left : 8
+            unsafe putSegment(table + Int(index) << 3, first &+ index, length, readOnly: readOnly)
+            left &-= length
             index &+= 1
         }
     }
 
-    @_noLocks
-    private func putIndirect(
+    /// Grants a page of `sectors` sectors, at most 8, and writes its segment.
+    @_noLocks @inline(__always)
+    private mutating func putSegment(
+        _ entry: UnsafeMutableRawPointer, _ page: UInt32, _ sectors: UInt32, readOnly: Bool
+    ) {
+        grant(page, readOnly: readOnly)
+        // gref, first_sect 0, last_sect, padding: struct blkif_request_segment in one store, within the caller's table.
+        let segment = UInt64(data.firstReference &+ page) | UInt64(sectors &- 1) << 40
+        unsafe entry.storeBytes(of: segment, as: UInt64.self)
+    }
+
+    @_noLocks @inline(never)
+    private mutating func putIndirect(
         _ request: UnsafeMutableRawPointer, _ body: UnsafeMutableRawPointer, _ slot: UInt16,
         _ operation: BlockOperation, _ segments: UInt16, _ sectors: UInt32
     ) {
@@ -273,7 +286,7 @@ struct FrontSlot: BitwiseCopyable {
     }
 
     @_noLocks
-    private func grant(_ page: UInt32, readOnly: Bool) {
+    private mutating func grant(_ page: UInt32, readOnly: Bool) {
         guard options.grantsPerRequest else { return }
         grants.grant(
             data.firstReference &+ page, frame: data.firstFrame &+ page, to: backend, readOnly: readOnly)
@@ -282,7 +295,7 @@ struct FrontSlot: BitwiseCopyable {
     // ---- Responses
 
     /// Takes one response, checks it against its request, and returns the slot.
-    @_noLocks
+    @_noLocks @inline(__always)
     private mutating func settle(_ index: Int) throws(BackendMisbehaviour) -> UInt16 {
         // Copied out once: a backend may be as hostile as a guest (XSA-391). 12 or 16 bytes of a slot of 108 or 112.
         let response = unsafe ring.takeSlot()
@@ -298,20 +311,26 @@ struct FrontSlot: BitwiseCopyable {
                 ? .duplicateIdentifier(identifier) : .unknownIdentifier(identifier)
         }
         let operation = UInt8(truncatingIfNeeded: tail)
-        guard unsafe operation == slot.pointee.operation else {
-            throw unsafe .wrongOperation(asked: slot.pointee.operation, answered: operation)
+        guard unsafe operation == slot.pointee.operation.rawValue else {
+            throw unsafe .wrongOperation(asked: slot.pointee.operation.rawValue, answered: operation)
         }
         guard tail & 0xff00 == 0, padding == 0 else { throw .dirtyPadding }
-        let status = Int16(truncatingIfNeeded: Int32(bitPattern: tail) >> 16)
-        guard status >= -2, status <= 0 else { throw .unknownStatus(status) }
+        let status = try Self.status(Int16(truncatingIfNeeded: Int32(bitPattern: tail) >> 16))
         unsafe slot.pointee.isInFlight = false
         unsafe statuses.element(index).pointee = status
         return UInt16(truncatingIfNeeded: number)
     }
 
+    @_noLocks @inline(__always)
+    private static func status(_ number: Int16) throws(BackendMisbehaviour) -> BlockStatus {
+        if number == 0 { return .okay }
+        guard let status = BlockStatus(rawValue: number) else { throw .unknownStatus(number) }
+        return status
+    }
+
     /// Adds a slot's pages to those whose grants are to be ended; `pages` are there already.
-    @_noLocks
-    private func noteEndings(_ slot: UInt16, _ pages: Int) -> Int {
+    @_noLocks @inline(__always)
+    private mutating func noteEndings(_ slot: UInt16, _ pages: Int) -> Int {
         guard options.grantsPerRequest else { return pages }
         // The table has a place for every page of every slot.
         let segments = unsafe UInt32(slots.element(Int(slot)).pointee.segments)
@@ -319,14 +338,14 @@ struct FrontSlot: BitwiseCopyable {
         var count = pages
         var index: UInt32 = 0
         while index < segments {
-            endings[count] = GuestGrants.Ending(first &+ index)
+            unsafe endings.element(count).pointee = GuestGrants.Ending(first &+ index)
             count &+= 1
             index &+= 1
         }
         guard segments > UInt32(SegmentLimit.direct) else { return count }
         index = 0
         while index < (segments &+ 511) / 512 {
-            endings[count] = GuestGrants.Ending(first &+ UInt32(options.segments) &+ index)
+            unsafe endings.element(count).pointee = GuestGrants.Ending(first &+ UInt32(options.segments) &+ index)
             count &+= 1
             index &+= 1
         }
@@ -334,7 +353,7 @@ struct FrontSlot: BitwiseCopyable {
     }
 
     @_noLocks
-    private func endGrants(_ count: Int) throws(BackendMisbehaviour) {
+    private mutating func endGrants(_ count: Int) throws(BackendMisbehaviour) {
         // `count` entries were filled by noteEndings.
         guard unsafe grants.end(endings.pointer, count: count) > 0 else { return }
         var index = 0

@@ -27,7 +27,8 @@ struct LaneIO: BitwiseCopyable {
     var hasFailed = false
 }
 
-/// The load on one queue. One thread runs it to its end; it owns everything that it touches, apart from the queue.
+/// The load on one queue. Everything that runs per I/O is mutating, also where it changes nothing: for a borrowing call on
+/// a noncopyable struct in the middle of a mutating one, Swift 6.3 copies the whole struct. One thread runs it to its end; it owns everything that it touches, apart from the queue.
 struct LaneCore: ~Copyable {
     /// What a run is for.
     enum Phase {
@@ -107,7 +108,7 @@ struct LaneCore: ~Copyable {
             let put = fill(&queue, now)
             queue.publish()
             if queue.inFlight == 0, put == 0 { break }
-            if done == 0, put == 0 { rest(queue, polling: polling) }
+            if done == 0, put == 0 { rest(&queue, polling: polling) }
         }
     }
 
@@ -119,7 +120,7 @@ struct LaneCore: ~Copyable {
     }
 
     /// Waits for the backend, which owes at least one answer. Whoever abandons the run wakes the port.
-    private mutating func rest(_ queue: borrowing FrontQueue, polling: Bool) {
+    private mutating func rest(_ queue: inout FrontQueue, polling: Bool) {
         if polling {
             xen_spin_hint()
         } else if queue.arm() {
@@ -145,6 +146,7 @@ struct LaneCore: ~Copyable {
 
     /// The block at the next place, or nil if it has to wait. In the second phase, blocks that were never written are
     /// passed over.
+    @inline(__always)
     private mutating func nextBlock() -> UInt32? {
         guard phase == .load else { return nextWrittenBlock() }
         let block = plan.options.pattern.isRandom ? order.number(at: position) : position
@@ -179,27 +181,54 @@ struct LaneCore: ~Copyable {
         return random.below(100) >= plan.options.readPercent
     }
 
+    @inline(__always)
     private mutating func submit(_ queue: inout FrontQueue, _ block: UInt32, isWrite: Bool, _ now: UInt64) {
         guard let io = free.pop() else { return }
         // An index from the table's own free list.
         unsafe ios.element(Int(io)).pointee = LaneIO(
             submitted: now, block: block, remaining: UInt16(truncatingIfNeeded: plan.pieces), isWrite: isWrite)
         if isWrite { noteWrite(block) }
-        var sector = plan.sector(block, lane)
+        let sector = plan.sector(block, lane)
+        if plan.pieces == 1 {
+            submitRequest(&queue, io, isWrite, sector, plan.sectors, now)
+        } else {
+            submitPieces(&queue, io, isWrite, sector, now)
+        }
+    }
+
+    @inline(never)
+    private mutating func submitPieces(
+        _ queue: inout FrontQueue, _ io: UInt16, _ isWrite: Bool, _ start: UInt64, _ now: UInt64
+    ) {
+        var sector = start
         var left = plan.sectors
-        while left > 0, let slot = queue.takeSlot() {
-            let length = left < plan.requestSectors ? left : plan.requestSectors
-            if isWrite, let pattern {
-                unsafe pattern.fill(queue.buffer(slot), sector: sector, count: length, generation: generation)
-            }
-            // The queue's slots are what the table was made for.
-            unsafe owners.element(Int(slot)).pointee = io
-            queue.submit(slot, isWrite ? .write : .read, sector: sector, sectors: length, at: now)
+        while left > 0 {
+            let length = min(left, plan.requestSectors)
+            submitRequest(&queue, io, isWrite, sector, length, now)
             sector &+= UInt64(length)
             left &-= length
         }
     }
 
+    /// One request; `fill` has seen that there are slots for all requests of an I/O.
+    @inline(__always)
+    private mutating func submitRequest(
+        _ queue: inout FrontQueue, _ io: UInt16, _ isWrite: Bool, _ sector: UInt64, _ sectors: UInt32, _ now: UInt64
+    ) {
+        guard let slot = queue.takeSlot() else { return }
+        if isWrite, pattern != nil { unsafe fillBuffer(queue.buffer(slot), sector, sectors) }
+        // The queue's slots are what the table was made for.
+        unsafe owners.element(Int(slot)).pointee = io
+        queue.submit(slot, isWrite ? .write : .read, sector: sector, sectors: sectors, at: now)
+    }
+
+    @inline(never)
+    private mutating func fillBuffer(_ buffer: UnsafeMutableRawPointer, _ sector: UInt64, _ count: UInt32) {
+        // The slot's buffer holds as many sectors as are written.
+        unsafe pattern?.fill(buffer, sector: sector, count: count, generation: generation)
+    }
+
+    @inline(__always)
     private mutating func noteWrite(_ block: UInt32) {
         guard plan.isVerifying else { return }
         generation = generation == Self.busy &- 1 ? 1 : generation &+ 1
@@ -234,6 +263,7 @@ struct LaneCore: ~Copyable {
         progress.add(finished)
     }
 
+    @inline(__always)
     private mutating func finish(_ io: LaneIO, _ now: UInt64) {
         if plan.isVerifying { generations[Int(io.block)] &= ~Self.busy }
         if io.hasFailed {
