@@ -130,8 +130,10 @@ private final class Desk {
                 next += 1
             }
             _ = linux_eventfd_take(control.number)
-            for end in take() { #expect(results.updateValue(end.result, forKey: end.tag) == nil) }
-            for end in take() { #expect(results.updateValue(end.result, forKey: end.tag) == nil) }
+            // One signal may stand for any number of ends.
+            while case let ends = take(), !ends.isEmpty {
+                for end in ends { #expect(results.updateValue(end.result, forKey: end.tag) == nil) }
+            }
         }
         return results
     }
