@@ -13,6 +13,13 @@ public struct ServiceManager: Sendable {
     public func tell(_ message: String) {
         guard let socket else { return }
         // Both strings live for the call.
-        _ = unsafe linux_notify(socket, message)
+        _ = unsafe linux_notify(socket, message, -1)
+    }
+
+    /// Waits, five seconds at most, until the manager has acted on all that it was told.
+    public func settle() {
+        guard let socket else { return }
+        // The string lives for the call.
+        _ = unsafe linux_notify_barrier(socket, 5000)
     }
 }

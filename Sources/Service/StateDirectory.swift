@@ -44,6 +44,12 @@ public final class StateDirectory: Sendable {
         }
     }
 
+    /// Lets another process in, before this one ends. Nothing of ours may be written after it.
+    public func unlock() {
+        // The descriptor is open; giving back a lock that we hold cannot fail.
+        _ = linux_unlock_file(lock.number)
+    }
+
     private func file(_ suffix: String) -> String { "\(path)/\(name).\(suffix)" }
 
     /// Replaces one of our files as a whole.

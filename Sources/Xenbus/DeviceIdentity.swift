@@ -31,7 +31,7 @@ public struct DeviceClass: Hashable, Sendable {
 }
 
 /// One device and where its two ends live. Both paths are made here, from numbers: what a node claims is only compared.
-public struct DeviceIdentity: Hashable, Sendable, CustomStringConvertible {
+public struct DeviceIdentity: Hashable, Comparable, Sendable, CustomStringConvertible {
     public let deviceClass: DeviceClass
     /// The frontend's handle for it; for disks the encoded name, 51712 for xvda (xen-vbd-interface(7)).
     public let number: UInt32
@@ -44,6 +44,11 @@ public struct DeviceIdentity: Hashable, Sendable, CustomStringConvertible {
         backendPath = try deviceClass.directory().appending("\(number)")
         frontendPath = try .domain(deviceClass.frontend.rawValue)
             .appending("device/\(deviceClass.frontendType)/\(number)")
+    }
+
+    /// By number, as guests enumerate them.
+    public static func < (left: DeviceIdentity, right: DeviceIdentity) -> Bool {
+        (left.number, left.deviceClass.backendType) < (right.number, right.deviceClass.backendType)
     }
 
     /// A device number as a directory name: canonical decimal, or it is not one of ours.

@@ -1,24 +1,32 @@
 public import Logging
 public import Xenstore
 
-/// Keeps the devices of one class and one domain in step with xenstore: observes, lets the life cycle decide, applies
-/// the effects. Used from the control thread only.
+/// Keeps one domain's devices of some classes in step with xenstore: observes, lets the life cycle decide, applies the
+/// effects. Used from the control thread only.
 public final class XenbusDriver {
     private let client: XenstoreClient
-    private let deviceClass: DeviceClass
     private let makeDevice: (DeviceIdentity) -> any SplitDevice
+    private let holder: (DeviceIdentity) -> String?
     private let log: Logger
 
-    private let directory: XenstorePath
-    private let directoryWatch: XenstoreWatch
-    private var devices: [UInt32: ServedDevice] = [:]
+    private let directories: [ClassDirectory]
+    private var devices: [DeviceIdentity: ServedDevice] = [:]
     /// Devices to be looked at (again).
-    private var pending: Set<UInt32> = []
+    private var pending: Set<DeviceIdentity> = []
     /// Devices for which xenstore refused something.
-    private var refused: Set<UInt32> = []
+    private var refused: Set<DeviceIdentity> = []
+    /// Devices that somebody else serves.
+    private var foreign: Set<DeviceIdentity> = []
     private var isRescanPending = true
 
     private var hasServed = false
+
+    /// Where the devices of one class appear.
+    private struct ClassDirectory {
+        let deviceClass: DeviceClass
+        let path: XenstorePath
+        let watch: XenstoreWatch
+    }
 
     /// A device, what is known of it, and the watch on its frontend's state.
     private struct ServedDevice {
@@ -30,17 +38,25 @@ public final class XenbusDriver {
 
     /// Starts to watch; the first `process` looks at what is there.
     ///
-    /// - Parameter makeDevice: called for every device that appears.
+    /// - Parameters:
+    ///   - holder: who else serves a device, and what an administrator can do about it; nil if nobody does. Such a
+    ///     device is left alone: two backends on one device would break both.
+    ///   - makeDevice: called for every device that appears.
     public init(
-        _ client: XenstoreClient, _ deviceClass: DeviceClass, log: Logger,
+        _ client: XenstoreClient, _ classes: [DeviceClass], log: Logger,
+        holder: @escaping (DeviceIdentity) -> String? = { _ in nil },
         makeDevice: @escaping (DeviceIdentity) -> any SplitDevice
     ) throws(XenstoreError) {
         self.client = client
-        self.deviceClass = deviceClass
         self.makeDevice = makeDevice
+        self.holder = holder
         self.log = log
-        directory = try deviceClass.directory()
-        directoryWatch = try client.watch(directory)
+        var directories: [ClassDirectory] = []
+        for deviceClass in classes {
+            let path = try deviceClass.directory()
+            directories.append(.init(deviceClass: deviceClass, path: path, watch: try client.watch(path)))
+        }
+        self.directories = directories
     }
 
     /// There were devices, and the last of them is gone.
@@ -51,7 +67,7 @@ public final class XenbusDriver {
 
     /// The devices that are served, in the order of their numbers.
     public var served: [(identity: DeviceIdentity, device: any SplitDevice, state: DeviceState)] {
-        devices.sorted { $0.key < $1.key }.map { ($1.nodes.identity, $1.device, $1.state) }
+        devices.sorted { $0.key < $1.key }.map { ($0.key, $0.value.device, $0.value.state) }
     }
 
     /// There is something to do: call `process` before sleeping.
@@ -72,9 +88,17 @@ public final class XenbusDriver {
 
     /// Lets the devices speak: failed queues, resized volumes.
     public func attend() throws(XenstoreError) {
-        for (number, served) in devices.sorted(by: { $0.key < $1.key }) {
-            for news in served.device.attend() { try handle(news, number) }
+        for (identity, served) in devices.sorted(by: { $0.key < $1.key }) {
+            for news in served.device.attend() { try handle(news, identity) }
         }
+    }
+
+    /// Looks once more for devices that are there to be served, after `isFinished` or `isUnused`.
+    public func findsDevice() throws(XenstoreError) -> Bool {
+        for identity in try listed() where !foreign.contains(identity) {
+            if try isPresent(identity) { return true }
+        }
+        return false
     }
 
     /// Stops all queues and writes nothing: the next process finds the devices as they are now.
@@ -88,49 +112,73 @@ public final class XenbusDriver {
     /// Watches are only hints to read again; however many events there were, each device is looked at once.
     private func noteEvents() {
         for watch in client.pendingEvents() {
-            if watch == directoryWatch {
+            if directories.contains(where: { $0.watch == watch }) {
                 isRescanPending = true
-            } else if let (number, _) = devices.first(where: { $0.value.frontendWatch == watch }) {
-                pending.insert(number)
+            } else if let (identity, _) = devices.first(where: { $0.value.frontendWatch == watch }) {
+                pending.insert(identity)
             }
         }
     }
 
-    /// Something in our own directory changed, which only the toolstack, the script and we ourselves write.
+    /// Something in our own directories changed, which only the toolstack, the script and we ourselves write.
     private func rescan() throws(XenstoreError) {
         isRescanPending = false
-        let names = try client.directory(directory) ?? []
-        let numbers = Set(names.compactMap(DeviceIdentity.number(from:)))
-        for number in numbers.sorted() where devices[number] == nil { try addIfPresent(number) }
+        let listed = try listed()
+        foreign.formIntersection(listed)
+        for identity in listed where devices[identity] == nil && !foreign.contains(identity) {
+            try addIfPresent(identity)
+        }
         pending.formUnion(devices.keys)
     }
 
-    /// A directory without `state` is half made or half removed: no device yet, or no longer.
-    private func addIfPresent(_ number: UInt32) throws(XenstoreError) {
-        let identity = try deviceClass.device(number)
-        if try client.read(identity.backendPath.appending("state")) != nil { try add(number, identity) }
+    /// What lies in our directories now.
+    private func listed() throws(XenstoreError) -> [DeviceIdentity] {
+        var identities: [DeviceIdentity] = []
+        for directory in directories {
+            for name in try client.directory(directory.path) ?? [] {
+                guard let number = DeviceIdentity.number(from: name) else { continue }
+                identities.append(try directory.deviceClass.device(number))
+            }
+        }
+        return identities.sorted()
     }
 
-    private func add(_ number: UInt32, _ identity: DeviceIdentity) throws(XenstoreError) {
+    /// A directory without `state` is half made or half removed: no device yet, or no longer.
+    private func isPresent(_ identity: DeviceIdentity) throws(XenstoreError) -> Bool {
+        try client.read(identity.backendPath.appending("state")) != nil
+    }
+
+    private func addIfPresent(_ identity: DeviceIdentity) throws(XenstoreError) {
+        guard try isPresent(identity) else { return }
+        if let holder = holder(identity) { leave(identity, to: holder) } else { try add(identity) }
+    }
+
+    /// Somebody else serves the device: nothing of it is touched.
+    private func leave(_ identity: DeviceIdentity, to holder: String) {
+        foreign.insert(identity)
+        log.error("not served: \(holder)", metadata: ["device": "\(identity)"])
+    }
+
+    private func add(_ identity: DeviceIdentity) throws(XenstoreError) {
         hasServed = true
         let device = makeDevice(identity)
         let watch = try client.watch(identity.frontendPath.appending("state"))
-        devices[number] = ServedDevice(
+        devices[identity] = ServedDevice(
             device: device, nodes: DeviceNodes(client: client, identity: identity), frontendWatch: watch,
             state: DeviceState())
         log.info("device appeared", metadata: ["device": "\(identity)"])
         if let reason = device.recordedFailure {
-            devices[number]?.state = Lifecycle.step(DeviceState(), .failed(reason, .device)).0
+            devices[identity]?.state = Lifecycle.step(DeviceState(), .failed(reason, .device)).0
             log.error("not served, it failed earlier: \(reason)", metadata: ["device": "\(identity)"])
         }
     }
 
-    private func handle(_ news: DeviceNews, _ number: UInt32) throws(XenstoreError) {
-        guard let served = devices[number] else { return }
+    private func handle(_ news: DeviceNews, _ identity: DeviceIdentity) throws(XenstoreError) {
+        guard let served = devices[identity] else { return }
         switch news {
         case .failed(let failure):
-            try advance(number, .failed(failure.reason, failure.scope))
-            pending.insert(number)
+            try advance(identity, .failed(failure.reason, failure.scope))
+            pending.insert(identity)
         case .changed(let keys):
             guard served.state.observation?.backend != nil, served.state.isConnected else { return }
             // The state is what it is (a device may be closing); writing it again makes the frontend look.
@@ -141,44 +189,49 @@ public final class XenbusDriver {
     // MARK: one device
 
     private func reconcilePending() throws(XenstoreError) {
-        while let number = pending.min() {
+        while let identity = pending.min() {
             do throws(XenstoreError) {
-                try reconcile(number)
+                try reconcile(identity)
             } catch {
                 guard client.isConnected else { throw error }
-                refused.insert(number)
-                log.warning("will be tried again: \(error)", metadata: ["device": "\(number)"])
+                refused.insert(identity)
+                log.warning("will be tried again: \(error)", metadata: ["device": "\(identity)"])
             }
-            pending.remove(number)
+            pending.remove(identity)
         }
     }
 
     /// Observes and steps until there is nothing more to do. A step's result is observed at once, without waiting for
     /// the watch; the bound only guards against a store that somebody else changes all the time.
-    private func reconcile(_ number: UInt32) throws(XenstoreError) {
+    private func reconcile(_ identity: DeviceIdentity) throws(XenstoreError) {
         for _ in 0..<8 {
-            guard let served = devices[number] else { return }
+            guard let served = devices[identity] else { return }
+            // A driver that was loaded late takes what is not connected yet.
+            if !served.state.isConnected, let holder = holder(identity) {
+                leave(identity, to: holder)
+                return try forget(identity)
+            }
             let now = try served.nodes.observe(for: served.device)
-            guard try advance(number, .observed(now)) else { return }
+            guard try advance(identity, .observed(now)) else { return }
         }
     }
 
     /// One step of a device's life; false if there was nothing to do.
     @discardableResult
-    private func advance(_ number: UInt32, _ event: DeviceEvent) throws(XenstoreError) -> Bool {
-        guard let served = devices[number] else { return false }
+    private func advance(_ identity: DeviceIdentity, _ event: DeviceEvent) throws(XenstoreError) -> Bool {
+        guard let served = devices[identity] else { return false }
         let (state, effects) = Lifecycle.step(served.state, event)
-        devices[number]?.state = state
+        devices[identity]?.state = state
         var description: [PublishedKey] = []
         for effect in effects {
-            log.debug("\(effect)", metadata: ["device": "\(served.nodes.identity)"])
+            log.debug("\(effect)", metadata: ["device": "\(identity)"])
             switch try apply(effect, to: served, &description) {
             case .done: continue
             case .vanished: return true
-            case .failed(let failure): return try advance(number, .failed(failure.reason, failure.scope))
+            case .failed(let failure): return try advance(identity, .failed(failure.reason, failure.scope))
             }
         }
-        if state.isForgotten { try forget(number) }
+        if state.isForgotten { try forget(identity) }
         return !effects.isEmpty
     }
 
@@ -238,9 +291,9 @@ public final class XenbusDriver {
         return try nodes.publish([PublishedKey("error", short)]) ? .done : .vanished
     }
 
-    private func forget(_ number: UInt32) throws(XenstoreError) {
-        guard let served = devices.removeValue(forKey: number) else { return }
-        log.info("device vanished", metadata: ["device": "\(served.nodes.identity)"])
+    private func forget(_ identity: DeviceIdentity) throws(XenstoreError) {
+        guard let served = devices.removeValue(forKey: identity) else { return }
+        log.info("device vanished", metadata: ["device": "\(identity)"])
         try client.unwatch(served.frontendWatch)
     }
 }

@@ -30,17 +30,15 @@ final class Daemon {
     /// Puts everything together; nothing has been promised to anybody when this throws.
     init(_ options: Options, _ environment: Environment) throws {
         let log = Logger(label: "xen-blkbackd")
-        let deviceClass = options.deviceClass
         signals = try TerminationSignals()
         for refused in ProcessLimits.adjust() { log.debug("\(refused)") }
         let engine = try EngineChoice(for: options.engine)
         log.info("\(engine.reason)")
         let world = try World(options)
-        let state = try StateDirectory(
-            options.stateDirectory, name: "\(deviceClass.backendType)-\(deviceClass.frontend)")
+        let state = try StateDirectory(options.stateDirectory, name: options.stateName)
         let (deviceOptions, clock, records) = (options.deviceOptions(engine), clock, RecordFiles(state))
         client = try world.connect()
-        driver = try XenbusDriver(client, deviceClass, log: log) { identity in
+        driver = try XenbusDriver(client, options.deviceClasses, log: log, holder: world.holder) { identity in
             Device(identity, deviceOptions, platform: world.platform, clock: clock, records: records, log: log)
         }
         self.log = log
@@ -49,18 +47,45 @@ final class Daemon {
         manager = ServiceManager(socket: environment.notifySocket)
     }
 
+    /// How serving ended.
+    enum End {
+        /// There is nothing more to do, or a signal has come.
+        case done
+        /// A device has come while the process was about to end: another process must start.
+        case again
+    }
+
     /// Serves until the last device is gone or a signal comes.
-    func run() throws {
+    func run() throws -> End {
+        work()
         manager.tell("READY=1")
-        defer { manager.tell("STOPPING=1") }
         while true {
-            work()
-            if driver.isFinished { return log.info("the last device is gone") }
-            if driver.isUnused, clock.now() - start > Self.patience { return log.notice("no device has appeared") }
+            if driver.isFinished { return leave("the last device is gone") }
+            if driver.isUnused, clock.now() - start > Self.patience { return leave("no device has appeared") }
             if try sleep() {
-                return driver.suspend()
+                manager.tell("STOPPING=1")
+                driver.suspend()
+                return .done
             }
+            work()
         }
+    }
+
+    /// First nobody relies on this process any more: the service manager would start another, and so would whoever finds
+    /// the lock free. Only then a last look: a device that appears after it finds one of them, any other is found by it.
+    private func leave(_ reason: String) -> End {
+        log.notice("\(reason)")
+        removeStatus()
+        manager.tell("STOPPING=1")
+        manager.settle()
+        state.unlock()
+        do throws(XenstoreError) {
+            guard try driver.findsDevice() else { return .done }
+            log.notice("a device has appeared meanwhile: starting over")
+        } catch {
+            log.warning("\(error)")
+        }
+        return .again
     }
 
     /// Everything that is to be done now. A lost xenstore stops nobody's I/O: it is looked for once a second.
@@ -115,6 +140,12 @@ final class Daemon {
         } catch {
             log.warning("\(error)")
         }
+    }
+}
+
+extension Daemon {
+    private func removeStatus() {
+        do throws(Fault) { try state.remove("status") } catch { log.warning("\(error)") }
     }
 }
 

@@ -11,6 +11,9 @@ struct Main: ParsableCommand {
         discussion: """
             One process serves all disks of one domain. It ends when the last of them is gone. SIGTERM makes it finish \
             what is in flight and leave the disks connected, for the next process to take over.
+
+            Exit status: 0 after the last disk or a signal, 1 for a failure, 2 for a wrong command line, 75 if a disk \
+            appeared just when the process was about to end, so that another one must be started.
             """)
 
     @OptionGroup var options: Options
@@ -20,7 +23,8 @@ struct Main: ParsableCommand {
         LoggingSystem.bootstrap { label in
             StandardErrorLogHandler(label: label, level: options.logLevel, hasPriority: environment.isUnderJournal)
         }
-        try Daemon(options, environment).run()
+        // EX_TEMPFAIL of sysexits.h.
+        if case .again = try Daemon(options, environment).run() { throw ExitCode(75) }
     }
 
     /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.
@@ -29,6 +33,8 @@ struct Main: ParsableCommand {
             let command = try parse()
             do {
                 try command.run()
+            } catch let code as ExitCode {
+                Glibc.exit(code.rawValue)
             } catch {
                 end("\(error)", code: 1)
             }

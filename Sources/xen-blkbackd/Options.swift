@@ -30,8 +30,11 @@ struct Options: ParsableArguments {
     @Option(help: ArgumentHelp("The domain that this process runs in.", valueName: "N"))
     var backendDomid: UInt16 = 0
 
-    @Option(help: "The kind of device: vbd, or vbd3 as backendtype=tap makes it.")
-    var type: DeviceType = .vbd
+    @Option(
+        help: ArgumentHelp(
+            "A kind of device to serve, may be repeated: vbd, or vbd3 as backendtype=tap makes it. Both if not given.",
+            valueName: "vbd|vbd3"))
+    var type: [DeviceType] = []
 
     @Option(help: ArgumentHelp("The hypervisor: live, or loopback:DIR.", valueName: "live|loopback:DIR"))
     var xen: Platform = .live
@@ -89,12 +92,18 @@ struct Options: ParsableArguments {
 
 // What they amount to.
 extension Options {
-    var deviceClass: DeviceClass {
-        // Frontends call their side vbd, whatever the backend's is called.
-        DeviceClass(
-            backendType: type.rawValue, frontendType: "vbd", backend: DomainID(backendDomid),
-            frontend: DomainID(domid))
+    var deviceClasses: [DeviceClass] {
+        DeviceType.allCases.filter { type.isEmpty || type.contains($0) }.map { type in
+            // Frontends call their side vbd, whatever the backend's is called.
+            DeviceClass(
+                backendType: type.rawValue, frontendType: "vbd", backend: DomainID(backendDomid),
+                frontend: DomainID(domid))
+        }
     }
+
+    /// Of the files in the state directory. One process serves all disks of a domain, of whichever type: frontends
+    /// number them together.
+    var stateName: String { "vbd-\(domid)" }
 
     var stateDirectory: String {
         if let stateDir { return stateDir }

@@ -10,15 +10,18 @@ import Xenstore
 struct World {
     let platform: any RingPlatform
     let connect: () throws(XenstoreError) -> XenstoreClient
+    /// Who else serves a device.
+    let holder: (DeviceIdentity) -> String?
 
     init(_ options: Options) throws {
         guard case .loopback(let directory) = options.xen else {
             throw Fault("--xen live: this version serves loopback worlds only", errno: ENOSYS)
         }
-        let domain = options.deviceClass.backend
+        let domain = DomainID(options.backendDomid)
         platform = try LoopbackPlatform(directory: directory, domain: domain)
         connect = { () throws(XenstoreError) in
             try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: domain))
         }
+        holder = { _ in nil }
     }
 }

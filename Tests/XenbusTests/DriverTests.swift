@@ -50,6 +50,7 @@ private final class World {
     private let made: Made
     private final class Made {
         var devices: [UInt32: RecordingDevice] = [:]; var failure: String?; var refusal: DeviceFailure?
+        var holder: String?
     }
 
     init(failure: String? = nil) throws {
@@ -62,8 +63,8 @@ private final class World {
         let deviceClass = DeviceClass(
             backendType: "vbd", frontendType: "vbd", backend: DomainID(0), frontend: DomainID(7))
         driver = try XenbusDriver(
-            client, deviceClass,
-            log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            client, [deviceClass],
+            log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, holder: { _ in made.holder }
         ) { identity in
             let device = RecordingDevice(identity)
             device.recordedFailure = made.failure
@@ -74,6 +75,7 @@ private final class World {
     }
 
     func refuse(_ failure: DeviceFailure) { made.refusal = failure }
+    func setHolder(_ holder: String?) { made.holder = holder }
     func device(_ number: UInt32 = 51712) throws -> RecordingDevice { try #require(made.devices[number]) }
 
     static func back(_ name: String, _ number: UInt32 = 51712) -> String {
@@ -264,6 +266,43 @@ struct DriverTests {
         #expect(try world.device().recordedFailure == nil)
     }
 
+    @Test func `a device that somebody else serves is not touched, until it is created anew`() throws {
+        let world = try World()
+        world.setHolder("the kernel's driver has it")
+        try world.create()
+        #expect(try world.state() == "1")
+        #expect(world.driver.served.isEmpty && world.driver.isUnused)
+        #expect(try !world.driver.findsDevice())
+        world.setHolder(nil)
+        try world.write(World.front("state"), "3")
+        #expect(try world.state() == "1")
+        try world.remove(World.back(""))
+        try world.create()
+        #expect(try world.state() == "2")
+    }
+
+    @Test func `a device that somebody else takes before it is connected is let go without a word`() throws {
+        let world = try World()
+        try world.create()
+        world.setHolder("the kernel's driver has it")
+        try world.write(World.back("hotplug-status"), "connected")
+        try world.write(World.front("state"), "3")
+        #expect(try world.state() == "2")
+        #expect(try world.read(World.back("error")) == nil)
+        #expect(try world.device().calls.isEmpty && world.driver.isFinished)
+    }
+
+    @Test func `the last look finds a device that nobody has told of`() throws {
+        let world = try World()
+        try world.settle()
+        #expect(try !world.driver.findsDevice())
+        try world.toolstack.makeDirectory(XenstorePath(World.back("")))
+        #expect(try !world.driver.findsDevice(), "half made")
+        try world.toolstack.write(XenstorePath(World.back("state")), "1")
+        #expect(try world.driver.findsDevice())
+        #expect(world.driver.served.isEmpty)
+    }
+
     @Test func `suspending writes nothing`() throws {
         let world = try World()
         try world.connect()
@@ -329,7 +368,7 @@ struct DriverTests {
         }
         let backend = try XenstoreClient { store.connect(DomainID(3)) }
         let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        let driver = try XenbusDriver(backend, deviceClass, log: log) { RecordingDevice($0) }
+        let driver = try XenbusDriver(backend, [deviceClass], log: log) { RecordingDevice($0) }
         try driver.process()
         #expect(try toolstack.read(back.appending("state"))?.text == "2")
 

@@ -40,6 +40,9 @@ static inline int linux_take_signal(int fd) {
     return got == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
 }
 
+/// Gives back a lock of linux_lock_file's; the descriptor stays open.
+static inline int linux_unlock_file(int fd) { return flock(fd, LOCK_UN) < 0 ? -errno : 0; }
+
 /// An exclusive lock on a file that is made if need be, with our process id in it; a descriptor that holds the lock as
 /// long as it is open, -EWOULDBLOCK if another process holds it (its id is then in `*holder`), or -errno.
 static inline int linux_lock_file(const char *path, int *holder) {
@@ -80,19 +83,48 @@ static inline int linux_make_private_directory(const char *path) {
     return status.st_uid != geteuid() || (status.st_mode & 022) ? -EPERM : 0;
 }
 
-/// sd_notify(3): one datagram to the service manager; `name` may be in the abstract namespace (`@...`). 0 or -errno.
-static inline int linux_notify(const char *name, const char *message) {
+/// sd_notify(3): one datagram to the service manager, with a descriptor if that is not negative; `name` may be in the
+/// abstract namespace (`@...`). 0 or -errno.
+static inline int linux_notify(const char *name, const char *message, int attached) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strlen(name);
     if (length == 0 || length >= sizeof address.sun_path) return -EINVAL;
     memcpy(address.sun_path, name, length);
     if (name[0] == '@') address.sun_path[0] = 0;
+    struct iovec text = {(void *)message, strlen(message)};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&control.header), &attached, sizeof attached);
+    struct msghdr datagram = {
+        .msg_name = &address,
+        .msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length),
+        .msg_iov = &text,
+        .msg_iovlen = 1,
+        .msg_control = attached < 0 ? NULL : &control,
+        .msg_controllen = attached < 0 ? 0 : sizeof control.bytes,
+    };
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    ssize_t sent = sendto(fd, message, strlen(message), MSG_NOSIGNAL, (struct sockaddr *)&address,
-                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
-    int code = sent < 0 ? -errno : 0;
+    int code = sendmsg(fd, &datagram, MSG_NOSIGNAL) < 0 ? -errno : 0;
     close(fd);
+    return code;
+}
+
+/// Waits until the service manager has acted on everything that it was told before (sd_notify(3), BARRIER=1: it closes
+/// the descriptor that comes with the message). 0, -ETIME or -errno.
+static inline int linux_notify_barrier(const char *name, int milliseconds) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return -errno;
+    int code = linux_notify(name, "BARRIER=1", ends[1]);
+    close(ends[1]);
+    struct pollfd closed = {.fd = ends[0], .events = 0};
+    if (code == 0) {
+        int ready = poll(&closed, 1, milliseconds);
+        code = ready > 0 ? 0 : ready == 0 ? -ETIME : -errno;
+    }
+    close(ends[0]);
     return code;
 }
 
