@@ -7,9 +7,10 @@ SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Bench
 FUZZ_RUNS ?= 1000000
 
 prefix ?= /usr/local
+sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test demo check release e2e gates bench test fuzz install
+.PHONY: help setup setup-demo setup-test demo check release e2e gates bench test fuzz install install-files uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -21,7 +22,8 @@ help:
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make e2e      the real daemon under verified I/O: see scripts/e2e'
 	@echo 'make bench    side by side with fio and other backends, recorded in Benchmarks/results'
-	@echo 'make install  the daemon, udev rules and units, under DESTDIR and prefix (default $(prefix))'
+	@echo 'make install  the daemon, udev rules, units and scripts, under DESTDIR and prefix (default $(prefix))'
+	@echo 'make uninstall  takes them away again'
 
 setup:
 	@scripts/setup build
@@ -62,17 +64,42 @@ fuzz: setup
 	FUZZ=1 $(SWIFT) build -c release --scratch-path .build/fuzz --product fuzz-wire
 	SWIFT_BACKTRACE=enable=no .build/fuzz/release/fuzz-wire -runs=$(FUZZ_RUNS) -max_len=4224
 
-# The rules and the unit name the daemon's place, which depends on the prefix.
-install: release
-	install -d '$(DESTDIR)$(prefix)/sbin' '$(DESTDIR)$(prefix)/libexec/xen-blkbackd' \
-		'$(DESTDIR)$(prefix)/lib/udev/rules.d' '$(DESTDIR)$(prefix)/lib/systemd/system' \
-		'$(DESTDIR)$(prefix)/share/doc/xen-blkbackd'
+# Rules, units and scripts name the daemon's and the helpers' places, which depend on the prefix. Xen and modprobe look
+# below /etc only.
+libexecdir := $(prefix)/libexec/xen-blkbackd
+docdir := $(prefix)/share/doc/xen-blkbackd
+PLACED := sed -e 's|/usr/sbin/|$(prefix)/sbin/|' -e 's|/usr/libexec/|$(prefix)/libexec/|' -e 's|/usr/share/|$(prefix)/share/|'
+INSTALLED := $(prefix)/sbin/xen-blkbackd \
+	$(libexecdir)/domain-of $(libexecdir)/start $(libexecdir)/rescan \
+	$(prefix)/lib/udev/rules.d/90-xen-blkbackd.rules \
+	$(prefix)/lib/systemd/system/xen-blkbackd@.service $(prefix)/lib/systemd/system/xen-blkbackd.service \
+	$(sysconfdir)/xen/scripts/block-xen-blkbackd $(sysconfdir)/modprobe.d/xen-blkbackd.conf \
+	$(sysconfdir)/init.d/xen-blkbackd $(docdir)/README.md
+
+# $(call place,SOURCE,DIRECTORY,MODE)
+define place
+install -d '$(DESTDIR)$(2)'
+$(PLACED) '$(1)' > '$(DESTDIR)$(2)/$(notdir $(1))'
+chmod $(3) '$(DESTDIR)$(2)/$(notdir $(1))'
+
+endef
+
+install: release install-files
+	install -d '$(DESTDIR)$(prefix)/sbin'
 	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-blkbackd" '$(DESTDIR)$(prefix)/sbin/'
-	install -m 755 udev/unit-of '$(DESTDIR)$(prefix)/libexec/xen-blkbackd/'
-	install -m 644 udev/modprobe-xen-blkbackd.conf '$(DESTDIR)$(prefix)/share/doc/xen-blkbackd/'
-	sed 's|/usr/libexec/|$(prefix)/libexec/|' udev/90-xen-blkbackd.rules \
-		> '$(DESTDIR)$(prefix)/lib/udev/rules.d/90-xen-blkbackd.rules'
-	for type in vbd vbd3; do \
-		sed 's|/usr/sbin/|$(prefix)/sbin/|' 'systemd/xen-blkbackd-TYPE@.service' \
-			> "$(DESTDIR)$(prefix)/lib/systemd/system/xen-blkbackd-$$type@.service"; \
-	done
+
+install-files:
+	$(foreach file,udev/domain-of init/start init/rescan,$(call place,$(file),$(libexecdir),755))
+	$(call place,udev/90-xen-blkbackd.rules,$(prefix)/lib/udev/rules.d,644)
+	$(call place,systemd/xen-blkbackd@.service,$(prefix)/lib/systemd/system,644)
+	$(call place,systemd/xen-blkbackd.service,$(prefix)/lib/systemd/system,644)
+	$(call place,hotplug/block-xen-blkbackd,$(sysconfdir)/xen/scripts,755)
+	$(call place,modprobe/xen-blkbackd.conf,$(sysconfdir)/modprobe.d,644)
+	$(call place,init/xen-blkbackd,$(sysconfdir)/init.d,755)
+	install -d '$(DESTDIR)$(docdir)'
+	install -m 644 README.md '$(DESTDIR)$(docdir)/'
+
+# Running daemons go on.
+uninstall:
+	rm -f $(foreach file,$(INSTALLED),'$(DESTDIR)$(file)')
+	-rmdir '$(DESTDIR)$(libexecdir)' '$(DESTDIR)$(docdir)'
