@@ -38,7 +38,7 @@ final class Daemon {
         let state = try StateDirectory(options.stateDirectory, name: options.stateName)
         let (deviceOptions, clock, records) = (options.deviceOptions(engine), clock, RecordFiles(state))
         client = try world.connect()
-        driver = try XenbusDriver(client, options.deviceClasses, log: log, holder: world.holder) { identity in
+        driver = try XenbusDriver(client, options.deviceClasses, log: log, holder: options.holder) { identity in
             Device(identity, deviceOptions, platform: world.platform, clock: clock, records: records, log: log)
         }
         self.log = log

@@ -1,6 +1,7 @@
 public import ArgumentParser
 public import BlockBackend
 public import Logging
+import Service
 public import Uring
 import XenWire
 import Xenbus
@@ -104,6 +105,13 @@ extension Options {
     /// Of the files in the state directory. One process serves all disks of a domain, of whichever type: frontends
     /// number them together.
     var stateName: String { "vbd-\(domid)" }
+
+    /// Who else serves a device, and what can be done about it: on a real host the kernel has a backend of its own.
+    func holder(of device: DeviceIdentity) -> String? {
+        guard case .live = xen, KernelDriver().holds("\(device)") else { return nil }
+        return "the kernel's xen-blkback has taken it; to have it served here, blacklist xen_blkback in "
+            + "/etc/modprobe.d, unload it (modprobe -r xen-blkback) and attach the disk again"
+    }
 
     var stateDirectory: String {
         if let stateDir { return stateDir }

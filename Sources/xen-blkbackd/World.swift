@@ -10,8 +10,6 @@ import Xenstore
 struct World {
     let platform: any RingPlatform
     let connect: () throws(XenstoreError) -> XenstoreClient
-    /// Who else serves a device.
-    let holder: (DeviceIdentity) -> String?
 
     init(_ options: Options) throws {
         guard case .loopback(let directory) = options.xen else {
@@ -22,6 +20,5 @@ struct World {
         connect = { () throws(XenstoreError) in
             try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: domain))
         }
-        holder = { _ in nil }
     }
 }
