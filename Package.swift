@@ -67,12 +67,14 @@ let package = Package(
         module(
             "Loopback",
             ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "Uring"]),
+        module("LiveXen", ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Xenstore"]),
         module("Service", ["CLinux", "Descriptors", .product(name: "Logging", package: "swift-log")]),
 
         .executableTarget(
             name: "xen-blkbackd",
             dependencies: [
-                "BlockBackend", "Descriptors", "Loopback", "Service", "SharedRing", "Telemetry", "Uring", "XenWire",
+                "BlockBackend", "Descriptors", "LiveXen", "Loopback", "Service", "SharedRing", "Telemetry", "Uring",
+                "XenWire",
                 "Xenbus", "Xenstore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -90,6 +92,7 @@ let package = Package(
         tests(
             of: "Daemon",
             ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-blkbackd"]),
+        tests(of: "LiveXen", ["CXen", "Descriptors", "LiveXen", "Loopback", "SharedRing", "XenWire", "Xenstore"]),
         tests(of: "Service", ["Descriptors", "Service"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
         tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),

@@ -58,6 +58,8 @@ public enum QueueEvent: Int, CaseIterable, Sendable {
     case heldWrites
     /// Bytes of buffer memory in use, now.
     case bufferBytes
+    /// Pauses because events kept coming without requests.
+    case throttledEvents
 }
 
 /// The counters of one queue at one moment.

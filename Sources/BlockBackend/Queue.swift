@@ -62,6 +62,9 @@ public final class Queue {
     /// Counts a sleep.
     func noteSleep() { core.count(.sleeps) }
 
+    /// Counts a pause with the event channel masked.
+    func noteRest() { core.count(.throttledEvents) }
+
     /// Counts an event from the frontend.
     func noteEvent() { core.count(.notificationsReceived) }
 

@@ -78,6 +78,7 @@ private final class QueueLoop {
     private let clock: any Clock
     private let control: Int32
     private var spin = SpinPolicy()
+    private var throttle = EventThrottle()
     private var lastCondition = QueueCondition.running
 
     /// How long a queue sleeps before it gives its memory back, and how often held writes are tried again.
@@ -102,6 +103,7 @@ private final class QueueLoop {
         while true {
             if stopping() { queue.beginStop() }
             let worked = queue.turn()
+            if worked { throttle.foundWork() }
             reportChange(report)
             if stopping(), !worked, queue.isDrained { return queue.abandon() }
             if worked || spinFindsWork() {
@@ -126,6 +128,7 @@ private final class QueueLoop {
         repeat {
             if queue.turn() {
                 spin.spun(foundWork: true)
+                throttle.foundWork()
                 return true
             }
             xen_spin_hint()
@@ -136,16 +139,29 @@ private final class QueueLoop {
 
     /// Sleeps until there is something to do; true after a whole idle period without anything.
     private func sleep(wasIdle: Bool) -> Bool {
+        if throttle.pause > 0 { return rest() }
+        // Only now: whatever was sent since the last event is one event more, and not one per request.
+        channel.unmask()
         let isPaused = if case .paused = queue.condition { true } else { false }
         let reasons = engine.wait(nanoseconds: wasIdle && !isPaused ? nil : Self.idle)
         queue.noteSleep()
-        if reasons.contains(.event), channel.drain() { queue.noteEvent() }
+        if reasons.contains(.event), channel.drain() {
+            queue.noteEvent()
+            throttle.tookEvent()
+        }
         if reasons.contains(.control) { _ = linux_eventfd_take(control) }
-        // The port is unmasked before the ring is looked at again: an event that came meanwhile is delivered anew.
-        channel.unmask()
         guard reasons.isEmpty else { return false }
         queue.retryHeldWrites()
         queue.trim()
         return true
+    }
+
+    /// Leaves the event channel masked for a while: the last events led to nothing.
+    private func rest() -> Bool {
+        queue.noteRest()
+        let reasons = engine.wait(nanoseconds: throttle.pause)
+        throttle.rested()
+        if reasons.contains(.control) { _ = linux_eventfd_take(control) }
+        return false
     }
 }

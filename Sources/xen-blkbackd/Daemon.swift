@@ -34,7 +34,7 @@ final class Daemon {
         for refused in ProcessLimits.adjust() { log.debug("\(refused)") }
         let engine = try EngineChoice(for: options.engine)
         log.info("\(engine.reason)")
-        let world = try World(options)
+        let world = try World(options, environment, log)
         let state = try StateDirectory(options.stateDirectory, name: options.stateName)
         let (deviceOptions, clock, records) = (options.deviceOptions(engine), clock, RecordFiles(state))
         client = try world.connect()

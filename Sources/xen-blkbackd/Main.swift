@@ -60,6 +60,9 @@ struct Environment {
     let notifySocket = Self.value("NOTIFY_SOCKET")
     /// systemd.exec(5): standard error goes to the journal.
     let isUnderJournal = Self.value("JOURNAL_STREAM") != nil
+    /// Where xenstore is, as libxenstore takes it: a socket or a device; the directory of xenstored's socket.
+    let xenstorePath = Self.value("XENSTORED_PATH")
+    let xenstoreDirectory = Self.value("XENSTORED_RUNDIR")
 
     private static func value(_ name: String) -> String? {
         // Nobody changes the environment; the text is copied at once.

@@ -1,5 +1,6 @@
 import Descriptors
-import Glibc
+import LiveXen
+import Logging
 import Loopback
 import SharedRing
 import XenWire
@@ -9,16 +10,28 @@ import Xenstore
 /// The hypervisor and its xenstore.
 struct World {
     let platform: any RingPlatform
-    let connect: () throws(XenstoreError) -> XenstoreClient
+    let connect: () throws -> XenstoreClient
 
-    init(_ options: Options) throws {
-        guard case .loopback(let directory) = options.xen else {
-            throw Fault("--xen live: this version serves loopback worlds only", errno: ENOSYS)
+    init(_ options: Options, _ environment: Environment, _ log: Logger) throws {
+        switch options.xen {
+        case .live: try self.init(live: environment, log)
+        case .loopback(let directory): try self.init(loopback: directory, DomainID(options.backendDomid))
         }
-        let domain = DomainID(options.backendDomid)
+    }
+
+    private init(live environment: Environment, _ log: Logger) throws {
+        platform = try LivePlatform()
+        connect = {
+            let candidates = XenstoreAddress.candidates(
+                path: environment.xenstorePath, directory: environment.xenstoreDirectory)
+            let (address, client) = try XenstoreAddress.connect(candidates)
+            log.info("xenstore: \(address)")
+            return client
+        }
+    }
+
+    private init(loopback directory: String, _ domain: DomainID) throws {
         platform = try LoopbackPlatform(directory: directory, domain: domain)
-        connect = { () throws(XenstoreError) in
-            try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: domain))
-        }
+        connect = { try XenstoreClient(socket: XenstoreServer.socketPath(in: directory, of: domain)) }
     }
 }

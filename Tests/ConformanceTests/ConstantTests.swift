@@ -5,15 +5,18 @@ import XenWire
 
 @Suite struct ConstantTests {
     /// Constants of Xen's headers by name; constant data of the test's own C target.
-    static let xen: [String: Int64] = {
+    static let xen = unsafe table(reference_constants())
+
+    /// The table that starts at `first` and ends with an empty name.
+    static func table(_ first: UnsafePointer<reference_constant>) -> [String: Int64] {
         var values: [String: Int64] = [:]
-        var row = unsafe reference_constants()
+        var row = unsafe first
         while unsafe row.pointee.name.pointee != 0 {
             unsafe values[String(cString: row.pointee.name)] = unsafe row.pointee.value
             unsafe row += 1
         }
         return values
-    }()
+    }
 
     @Test(arguments: [
         ("BLKIF_OP_READ", BlockOperation.read), ("BLKIF_OP_WRITE", .write), ("BLKIF_OP_WRITE_BARRIER", .barrier),

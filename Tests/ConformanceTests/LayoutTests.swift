@@ -27,7 +27,7 @@ struct Field: CustomTestStringConvertible, Sendable {
         return fields
     }
 
-    static let all = unsafe table(reference_fields()) + table(reference_fields_x86_32())
+    static let all = unsafe table(reference_fields()) + table(reference_fields_x86_32()) + table(reference_fields_linux())
 }
 
 @Suite struct LayoutTests {
@@ -50,7 +50,7 @@ struct Field: CustomTestStringConvertible, Sendable {
 
     /// A table that lost its rows would agree with everything.
     @Test func tablesAreComplete() {
-        #expect(Field.all.count == 2 * 29 + 24 + 2)
+        #expect(Field.all.count == 2 * 29 + 24 + 2 + 6)
     }
 
     @Test(arguments: 1...16) func ringsOfEverySizeHoldWhatRingHSays(pages: Int) {

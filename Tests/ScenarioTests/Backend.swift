@@ -54,6 +54,8 @@ final class Backend {
         guard isArming else { return turn() }
         isArming = false
         isAsleep = queue.arm()
+        // What was sent since the last event arrives now, as one.
+        if isAsleep { channel.unmask() }
     }
 
     private func turn() {
@@ -70,8 +72,6 @@ final class Backend {
         isAsleep = false
         isCalled = false
         hasArrived = false
-        // The port is unmasked before the ring is looked at again.
-        channel.unmask()
     }
 
     /// The time-out of the sleep: memory is given back, and held writes are tried again once there is room. It strikes

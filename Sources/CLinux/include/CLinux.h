@@ -32,6 +32,7 @@
 
 #include "rings.h"
 #include "storage.h"
+#include "xendevices.h"
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 LINUX_INLINE uint64_t linux_monotonic_nanoseconds(void) {

@@ -23,6 +23,12 @@ struct reference_constant {
 };
 const struct reference_constant *reference_constants(void);
 
+/// The kernel's structure of a grant copy.
+const struct reference_field *reference_fields_linux(void);
+/// The numbers of the calls of gntdev and evtchn, from the kernel's headers and from Xen's.
+const struct reference_constant *reference_device_calls_linux(void);
+const struct reference_constant *reference_device_calls_xen(void);
+
 /// One end of a ring, between two calls of the macros.
 struct reference_ring {
     /// req_prod_pvt of a front, rsp_prod_pvt of a back.
