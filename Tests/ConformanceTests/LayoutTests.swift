@@ -27,7 +27,8 @@ struct Field: CustomTestStringConvertible, Sendable {
         return fields
     }
 
-    static let all = unsafe table(reference_fields()) + table(reference_fields_x86_32()) + table(reference_fields_linux())
+    static let all =
+        unsafe table(reference_fields()) + table(reference_fields_x86_32()) + table(reference_fields_linux())
 }
 
 @Suite struct LayoutTests {
