@@ -10,7 +10,7 @@ prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test demo check release e2e gates bench test fuzz install install-files uninstall
+.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench test fuzz install install-files uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -21,6 +21,9 @@ help:
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make e2e      the real daemon under verified I/O: see scripts/e2e'
+	@echo 'make rig      on real Xen, emulated: all scenarios of Tests/XenRig, or those that SCENARIO=... matches'
+	@echo 'make rig-smoke  one guest that boots from our disk, in five minutes'
+	@echo 'make rig-bench  against xen-blkback and qdisk on real Xen, recorded in Benchmarks/results/rig'
 	@echo 'make bench    side by side with fio and other backends, recorded in Benchmarks/results'
 	@echo 'make install  the daemon, udev rules, units and scripts, under DESTDIR and prefix (default $(prefix))'
 	@echo 'make uninstall  takes them away again'
@@ -33,6 +36,9 @@ setup-demo:
 
 setup-test:
 	@scripts/setup test
+
+setup-rig:
+	@scripts/setup rig
 
 check:
 	$(SWIFT) format lint --strict --recursive $(SOURCES)
@@ -50,6 +56,16 @@ demo: setup-demo release
 
 e2e: setup-test release
 	scripts/e2e
+
+# `make rig SCENARIO='lvm-* smoke'`
+rig: setup-rig release
+	Tests/XenRig/run $(SCENARIO)
+
+rig-smoke: setup-rig release
+	Tests/XenRig/run --smoke
+
+rig-bench: setup-rig release
+	Benchmarks/rig
 
 bench: setup-test release
 	Benchmarks/run

@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# Guests of every type, and whole ones.
+
+verified_guest() {
+    local volume
+    volume=$(loop_volume data 64M)
+    create "$1" "$1" "$(root_disk)" "$(disk xvdb "$volume")"
+    in_guest "$1" verify xvdb 4k 128k
+    destroy "$1"
+}
+
+guests-pv() { # scenario: a PV guest
+    verified_guest pv
+}
+
+guests-pvh() { # scenario: a PVH guest
+    verified_guest pvh
+}
+
+guests-hvm() { # scenario: an HVM guest with PV drivers
+    verified_guest hvm
+}
+
+guests-root() { # scenario: a whole Debian on our disk: fsck, systemd, package work, clean shutdown
+    config_lines='extra = "root=/dev/xvda ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest"'
+    create root pv "$(disk xvda $root_volume rw)"
+    in_guest root install-package
+    xl shutdown root
+    until_true 120 is_gone root
+    fsck.ext4 -fn $root_volume
+    dumpe2fs -h $root_volume 2>/dev/null | grep -E '^Filesystem state: +clean$' || fail "the root file system is not clean"
+}
+
+guests-grub() { # scenario: GRUB's own PV driver loads the kernel and the initrd from our disk
+    local volume
+    volume=$(loop_volume boot 128M)
+    mkfs.ext4 -q "$volume"
+    mkdir -p $scratch/mnt-boot
+    mount "$volume" $scratch/mnt-boot
+    mkdir -p $scratch/mnt-boot/boot/grub
+    cp /boot/vmlinuz /run/guest-initrd.img $scratch/mnt-boot/boot/
+    cat >$scratch/mnt-boot/boot/grub/grub.cfg <<GRUB
+linux /boot/vmlinuz root=/dev/xvdb ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest init=/run/rig/init
+initrd /boot/guest-initrd.img
+boot
+GRUB
+    umount $scratch/mnt-boot
+    config_lines='kernel = "/usr/lib/grub-xen/grub-x86_64-xen.bin"
+ramdisk = ""
+extra = ""'
+    create grub pv "$(disk xvda "$volume")" "$(disk xvdb $root_volume ro)"
+    in_guest grub shell grep -c xvda /proc/partitions
+    destroy grub
+}
