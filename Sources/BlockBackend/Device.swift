@@ -84,6 +84,8 @@ public final class Device: SplitDevice {
 
     public func closeVolume() { session = nil }
 
+    public var isPeerAlive: Bool { session?.isPeerAlive(on: platform) ?? false }
+
     // MARK: news
 
     public var attention: Int32 { session?.attention ?? -1 }

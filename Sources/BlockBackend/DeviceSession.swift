@@ -1,4 +1,5 @@
 internal import CLinux
+internal import CXen
 internal import Descriptors
 internal import SharedRing
 internal import Telemetry
@@ -10,6 +11,7 @@ internal import Xenbus
 final class DeviceSession {
     let settings: DiskSettings
     let connection: Connection
+    private let frontend: DomainID
     let volume: Volume
     private(set) var description: DiskDescription
     let engine: String
@@ -25,6 +27,7 @@ final class DeviceSession {
     ) throws {
         self.settings = settings
         self.connection = connection
+        self.frontend = frontend
         volume = try Volume(
             settings.volume, VolumeOptions(isReadOnly: !settings.isWritable, direct: options.direct))
         description = DiskDescription(of: volume.geometry, volume.geometry.capacity, settings, options)
@@ -59,6 +62,21 @@ final class DeviceSession {
 
     /// After `stop`: everything that was taken was answered.
     var isDrained: Bool { queues.allSatisfy { $0.condition == .running } }
+
+    /// Whether the frontend still grants us its first ring page: a grant copy tells, a mapping would outlive its domain.
+    func isPeerAlive(on platform: any RingPlatform) -> Bool {
+        guard let reference = connection.rings.first?.references.first else { return false }
+        do throws(Fault) {
+            let table = try platform.openGrantTable()
+            let page = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+            defer { unsafe page.deallocate() }
+            // The page and the segment live for the call; eight bytes fit.
+            var segment = unsafe xen_grant_copy_segment.fromGuest(frontend, reference, offset: 0, length: 8, to: page)
+            return unsafe table.copy(&segment, count: 1, .fromGuest) == 0
+        } catch {
+            return false
+        }
+    }
 
     /// Readable when a queue's condition has changed.
     var attention: Int32 { isStopped ? -1 : shared.attention }

@@ -55,6 +55,9 @@ public protocol SplitDevice: AnyObject {
     /// Closes what is behind the device.
     func closeVolume()
 
+    /// While connected: the guest still grants us its rings, so it lives and waits for answers.
+    var isPeerAlive: Bool { get }
+
     /// Polls readable when `attend` has something to say; -1 if it has none now.
     var attention: Int32 { get }
     /// What has changed since the last call. Called when `attention` is readable and about once a second.

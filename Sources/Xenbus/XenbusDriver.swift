@@ -1,4 +1,5 @@
 public import Logging
+internal import XenWire
 public import Xenstore
 
 /// Keeps one domain's devices of some classes in step with xenstore: observes, lets the life cycle decide, applies the
@@ -15,6 +16,8 @@ public final class XenbusDriver {
     private var pending: Set<DeviceIdentity> = []
     /// Devices for which xenstore refused something.
     private var refused: Set<DeviceIdentity> = []
+    /// Connected devices that were not seen in the store since it was lost.
+    private var unseen: Set<DeviceIdentity> = []
     /// Devices that somebody else serves.
     private var foreign: Set<DeviceIdentity> = []
     private var isRescanPending = true
@@ -73,10 +76,18 @@ public final class XenbusDriver {
     /// There is something to do: call `process` before sleeping.
     public var hasWork: Bool { isRescanPending || !pending.isEmpty || client.hasPendingEvents }
 
+    /// The store was lost and found again, and perhaps it is another one: a xenstored that was started anew knows nothing
+    /// of the domains that are running. A device that is missing there is served on while its guest lives.
+    public func noteReconnection() {
+        unseen = Set(devices.filter { $0.value.state.isConnected }.keys)
+        if !unseen.isEmpty { log.notice("xenstore is back") }
+    }
+
     /// Does what there is to do now. What xenstore refused is tried again by the next call; the bound keeps a store that
     /// changes all the time from keeping the caller.
     public func process() throws(XenstoreError) {
-        pending.formUnion(refused)
+        // Nobody announces the end of a guest that the store does not know.
+        pending.formUnion(refused.union(unseen))
         refused = []
         noteEvents()
         for _ in 0..<16 where hasWork {
@@ -212,8 +223,17 @@ public final class XenbusDriver {
                 return try forget(identity)
             }
             let now = try served.nodes.observe(for: served.device)
+            if unseen.contains(identity), now.backend == nil, try isForgotten(served) { return }
+            unseen.remove(identity)
             guard try advance(identity, .observed(now)) else { return }
         }
+    }
+
+    /// The store knows nothing even of the domain, which is still there: it has lost its memory.
+    private func isForgotten(_ served: ServedDevice) throws(XenstoreError) -> Bool {
+        guard served.state.isConnected else { return false }
+        let home = XenstorePath.domain(served.nodes.identity.deviceClass.frontend.rawValue)
+        return try client.directory(home) == nil && served.device.isPeerAlive
     }
 
     /// One step of a device's life; false if there was nothing to do.

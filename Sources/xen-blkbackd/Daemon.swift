@@ -92,7 +92,10 @@ final class Daemon {
     private func work() {
         do throws(XenstoreError) {
             let isTick = clock.now() >= nextTick
-            if !client.isConnected, isTick { try client.reconnect() }
+            if !client.isConnected, isTick {
+                try client.reconnect()
+                driver.noteReconnection()
+            }
             if client.isConnected {
                 try driver.process()
                 try driver.attend()

@@ -33,6 +33,7 @@ private final class RecordingDevice: SplitDevice {
     func suspend() { calls.append("suspend") }
     func disconnect() { calls.append("disconnect") }
     func closeVolume() { calls.append("close") }
+    var isPeerAlive = true
     let attention: Int32 = -1
     func attend() -> [DeviceNews] {
         defer { news = [] }
@@ -301,6 +302,36 @@ struct DriverTests {
         try world.toolstack.write(XenstorePath(World.back("state")), "1")
         #expect(try world.driver.findsDevice())
         #expect(world.driver.served.isEmpty)
+    }
+
+    @Test func `a store that has lost its memory ends no connection whose guest lives`() throws {
+        let world = try World()
+        try world.connect()
+        world.driver.noteReconnection()
+        try world.toolstack.remove(XenstorePath("/local/domain/7"))
+        try world.remove("/local/domain/0/backend")
+        #expect(try world.device().calls.isEmpty && !world.driver.isFinished)
+        try world.settle()
+        #expect(try world.device().calls.isEmpty)
+        try world.device().isPeerAlive = false
+        try world.settle()
+        #expect(try world.device().calls == ["disconnect", "close"])
+        #expect(world.driver.isFinished)
+    }
+
+    @Test func `a device that was taken away while the store was lost ends, though its guest lives`() throws {
+        let world = try World()
+        try world.connect(51712)
+        try world.connect(51728)
+        world.driver.noteReconnection()
+        try world.toolstack.remove(XenstorePath(World.front("", 51712)))
+        try world.remove(World.back("", 51712))
+        #expect(try world.device(51712).calls == ["disconnect", "close"])
+        #expect(try world.device(51728).calls.isEmpty)
+        // Seen again, so a later removal counts at once.
+        try world.toolstack.remove(XenstorePath("/local/domain/7"))
+        try world.remove(World.back("", 51728))
+        #expect(world.driver.isFinished)
     }
 
     @Test func `suspending writes nothing`() throws {
