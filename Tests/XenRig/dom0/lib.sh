@@ -56,35 +56,36 @@ disk() {
 
 root_disk() { disk xvda $root_volume ro; }
 
-# create NAME TYPE DISK...: starts a guest that runs the agent on a read-only root; more of its configuration in
-# $config_lines, of its command line in $kernel_options.
-config_lines='' kernel_options=''
+# What create starts; scenarios may set others.
+guest_kernel=/boot/vmlinuz guest_ramdisk=/run/guest-initrd.img
+guest_command_line="root=/dev/xvda ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest"
+# Instead of systemd, for guests whose root is read-only.
+guest_init="init=/run/rig/init"
+
+# create NAME TYPE DISK...: starts a guest (pv, pvh, hvm) that runs the agent.
 create() {
-    local name=$1 type=$2
     configure "$@"
-    xl create "/run/$name.cfg"
-    echo 0 >"/run/$name.sequence"
-    if [ "$type" != none ]; then wait_for_agent "$name"; fi
+    xl create "/run/$1.cfg"
+    echo 0 >"/run/$1.sequence"
+    wait_for_agent "$1"
 }
 
 configure() {
-    local name=$1 type=$2 disks
-    disks=$(printf "'%s'," "${@:3}")
-    cat >"/run/$name.cfg" <<CONFIG
-name = "$name"
-type = "$type"
+    cat >"/run/$1.cfg" <<CONFIG
+name = "$1"
+type = "$2"
 memory = 256
 vcpus = 1
-kernel = "/boot/vmlinuz"
-ramdisk = "/run/guest-initrd.img"
-extra = "root=/dev/xvda ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest init=/run/rig/init $kernel_options"
-disk = [ $disks ]
+kernel = "$guest_kernel"
+ramdisk = "$guest_ramdisk"
+extra = "$guest_command_line $guest_init"
+disk = [ $(printf "'%s'," "${@:3}") ]
 # Under TCG Xen cannot intercept RDTSCP for a PVH guest.
 tsc_mode = "native"
 on_poweroff = "destroy"
 on_reboot = "restart"
 on_crash = "destroy"
-$config_lines
+vga = "none"
 CONFIG
 }
 

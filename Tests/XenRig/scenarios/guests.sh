@@ -22,7 +22,7 @@ guests-hvm() { # scenario: an HVM guest with PV drivers
 }
 
 guests-root() { # scenario: a whole Debian on our disk: fsck, systemd, package work, clean shutdown
-    config_lines='extra = "root=/dev/xvda ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest"'
+    guest_init=''
     create root pv "$(disk xvda $root_volume rw)"
     in_guest root install-package
     xl shutdown root
@@ -40,14 +40,12 @@ guests-grub() { # scenario: GRUB's own PV driver loads the kernel and the initrd
     mkdir -p $scratch/mnt-boot/boot/grub
     cp /boot/vmlinuz /run/guest-initrd.img $scratch/mnt-boot/boot/
     cat >$scratch/mnt-boot/boot/grub/grub.cfg <<GRUB
-linux /boot/vmlinuz root=/dev/xvdb ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest init=/run/rig/init
+linux /boot/vmlinuz ${guest_command_line/xvda/xvdb} $guest_init
 initrd /boot/guest-initrd.img
 boot
 GRUB
     umount $scratch/mnt-boot
-    config_lines='kernel = "/usr/lib/grub-xen/grub-x86_64-xen.bin"
-ramdisk = ""
-extra = ""'
+    guest_kernel=/usr/lib/grub-xen/grub-x86_64-xen.bin guest_ramdisk='' guest_command_line='' guest_init=''
     create grub pv "$(disk xvda "$volume")" "$(disk xvdb $root_volume ro)"
     in_guest grub shell grep -c xvda /proc/partitions
     destroy grub
