@@ -20,7 +20,7 @@ help:
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
-	@echo 'make e2e      the real daemon under verified I/O: see scripts/e2e'
+	@echo 'make e2e      the real daemon under verified I/O, the hotplug script: see scripts/e2e, Tests/Hotplug'
 	@echo 'make rig      on real Xen, emulated: all scenarios of Tests/XenRig, or those that SCENARIO=... matches'
 	@echo 'make rig-smoke  one guest that boots from our disk, in five minutes'
 	@echo 'make rig-bench  against xen-blkback and qdisk on real Xen, recorded in Benchmarks/results/rig'
@@ -56,6 +56,7 @@ demo: setup-demo release
 
 e2e: setup-test release
 	scripts/e2e
+	Tests/Hotplug/run
 
 # `make rig SCENARIO='lvm-* smoke'`
 rig: setup-rig release
