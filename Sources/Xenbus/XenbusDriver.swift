@@ -122,16 +122,26 @@ public final class XenbusDriver {
 
     /// Watches are only hints to read again; however many events there were, each device is looked at once.
     private func noteEvents() {
-        for watch in client.pendingEvents() {
-            if directories.contains(where: { $0.watch == watch }) {
-                isRescanPending = true
-            } else if let (identity, _) = devices.first(where: { $0.value.frontendWatch == watch }) {
+        for change in client.pendingChanges() {
+            if let directory = directories.first(where: { $0.watch == change.watch }) {
+                note(change.children, in: directory)
+            } else if let (identity, _) = devices.first(where: { $0.value.frontendWatch == change.watch }) {
                 pending.insert(identity)
             }
         }
     }
 
-    /// Something in our own directories changed, which only the toolstack, the script and we ourselves write.
+    /// Something in our own directories changed, which only the toolstack, the script and we ourselves write. What is
+    /// served is looked at, and nothing else: a domain may have many disks, all of which start at the same time.
+    private func note(_ children: Set<String>?, in directory: ClassDirectory) {
+        let changed = devices.keys.filter { identity in
+            identity.deviceClass == directory.deviceClass && children?.contains(String(identity.number)) ?? true
+        }
+        pending.formUnion(changed)
+        if children.map({ $0.count > changed.count }) ?? true { isRescanPending = true }
+    }
+
+    /// Looks for devices that are new.
     private func rescan() throws(XenstoreError) {
         isRescanPending = false
         let listed = try listed()
@@ -139,7 +149,6 @@ public final class XenbusDriver {
         for identity in listed where devices[identity] == nil && !foreign.contains(identity) {
             try addIfPresent(identity)
         }
-        pending.formUnion(devices.keys)
     }
 
     /// What lies in our directories now.
@@ -172,6 +181,7 @@ public final class XenbusDriver {
 
     private func add(_ identity: DeviceIdentity) throws(XenstoreError) {
         hasServed = true
+        pending.insert(identity)
         let device = makeDevice(identity)
         let watch = try client.watch(identity.frontendPath.appending("state"))
         devices[identity] = ServedDevice(

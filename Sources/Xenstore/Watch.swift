@@ -3,6 +3,18 @@ public struct XenstoreWatch: Hashable, Sendable {
     let number: UInt64
 }
 
+/// Where something has changed, as far as is known.
+public struct XenstoreChange: Equatable, Sendable {
+    public let watch: XenstoreWatch
+    /// Names of the watched node's children at or below which something changed; nil: anything may have changed.
+    public let children: Set<String>?
+
+    public init(_ watch: XenstoreWatch, children: Set<String>?) {
+        self.watch = watch
+        self.children = children
+    }
+}
+
 /// A client's watches and which of them have fired: one place per watch, however many events arrive (XSA-349).
 struct WatchTable {
     private struct Registration {
@@ -14,9 +26,13 @@ struct WatchTable {
 
     private var registrations: [XenstoreWatch: Registration] = [:]
     private var tokens: [UInt64: XenstoreWatch] = [:]
+    /// In the order in which they fired first, and what is known of each.
     private var pending: [XenstoreWatch] = []
-    private var isPending: Set<XenstoreWatch> = []
+    private var children: [XenstoreWatch: Set<String>?] = [:]
     private var lastNumber: UInt64 = 0
+
+    /// Names that are kept per watch; who makes more of them change has everything read again.
+    private static let mostChildren = 64
 
     /// All watches, oldest first.
     var registered: [XenstoreWatch] { registrations.keys.sorted { $0.number < $1.number } }
@@ -43,7 +59,7 @@ struct WatchTable {
     mutating func remove(_ watch: XenstoreWatch) -> (path: XenstorePath, token: UInt64)? {
         guard let registration = registrations.removeValue(forKey: watch) else { return nil }
         tokens[registration.token] = nil
-        if isPending.remove(watch) != nil { pending.removeAll { $0 == watch } }
+        if children.removeValue(forKey: watch) != nil { pending.removeAll { $0 == watch } }
         return (registration.path, registration.token)
     }
 
@@ -52,28 +68,45 @@ struct WatchTable {
         guard let strings = payload.nulTerminatedStrings, strings.count >= 2 else {
             throw .protocolViolation("a watch event without path and token")
         }
-        guard let token = XenstoreValue(Array(strings[1])).unsigned(atMost: .max), let watch = tokens[token] else {
-            return
-        }
-        markPending(watch)
+        guard let token = XenstoreValue(Array(strings[1])).unsigned(atMost: .max), let watch = tokens[token],
+            let watched = registrations[watch]?.path
+        else { return }
+        markPending(watch, child: Self.child(of: watched, in: strings[0]))
+    }
+
+    /// The part of a path that comes after a watched one; nil if there is none.
+    private static func child(of watched: XenstorePath, in path: some Collection<UInt8>) -> String? {
+        let prefix = Array((watched.description + "/").utf8)
+        guard path.starts(with: prefix) else { return nil }
+        let name = path.dropFirst(prefix.count).prefix { $0 != UInt8(ascii: "/") }
+        return name.isEmpty ? nil : String(decoding: name, as: UTF8.self)
     }
 
     mutating func markAllPending() {
-        registered.forEach { markPending($0) }
+        registered.forEach { markPending($0, child: nil) }
     }
 
     mutating func forgetPending() {
         pending = []
-        isPending = []
+        children = [:]
     }
 
-    mutating func takePending() -> [XenstoreWatch] {
+    mutating func takePending() -> [XenstoreChange] {
         defer { forgetPending() }
-        return pending
+        return pending.map { XenstoreChange($0, children: children[$0] ?? nil) }
     }
 
-    private mutating func markPending(_ watch: XenstoreWatch) {
-        if isPending.insert(watch).inserted { pending.append(watch) }
+    private mutating func markPending(_ watch: XenstoreWatch, child: String?) {
+        guard let known = children[watch] else {
+            pending.append(watch)
+            children[watch] = .some(child.map { [$0] })
+            return
+        }
+        guard let known, let child, known.count < Self.mostChildren || known.contains(child) else {
+            children[watch] = .some(nil)
+            return
+        }
+        children[watch] = known.union([child])
     }
 
     private mutating func newNumber() -> UInt64 {

@@ -168,7 +168,10 @@ extension XenstoreClient {
 
     /// The watches that fired since the last call, each once, in the order in which they fired first. An event says
     /// that something at or below the watched path may have changed: read it again.
-    public func pendingEvents() -> [XenstoreWatch] { watches.takePending() }
+    public func pendingEvents() -> [XenstoreWatch] { watches.takePending().map(\.watch) }
+
+    /// The same, with the children of the watched node that have changed.
+    public func pendingChanges() -> [XenstoreChange] { watches.takePending() }
 
     public var hasPendingEvents: Bool { watches.hasPending }
 

@@ -16,7 +16,12 @@ private final class RecordingDevice: SplitDevice {
     init(_ identity: DeviceIdentity) { self.identity = identity }
 
     let backendKeys = ["mode"]
-    let frontendKeys = ["protocol", "count"]
+    /// How often the device was looked at while its frontend was ready.
+    var looks = 0
+    var frontendKeys: [String] {
+        looks += 1
+        return ["protocol", "count"]
+    }
     func frontendKeys(after known: NodeValues) -> [String] { known["count"] == nil ? [] : ["ring-ref0", "ring-ref1"] }
     let transportKeys = [PublishedKey("max-queues", 8)]
 
@@ -332,6 +337,16 @@ struct DriverTests {
         try world.toolstack.remove(XenstorePath("/local/domain/7"))
         try world.remove(World.back("", 51728))
         #expect(world.driver.isFinished)
+    }
+
+    @Test func `a change in one device's directory costs the others no look`() throws {
+        let world = try World()
+        try world.connect(51712)
+        try world.connect(51728)
+        for number in [51712, 51728] as [UInt32] { try world.device(number).looks = 0 }
+        try world.write(World.back("online", 51712), "1")
+        #expect(try world.device(51712).looks > 0)
+        #expect(try world.device(51728).looks == 0)
     }
 
     @Test func `suspending writes nothing`() throws {

@@ -278,6 +278,30 @@ private func count(_ counter: XenstorePath, times: Int, _ socket: String) throws
         }
     }
 
+    @Test(arguments: ServerKind.available) func changesNameTheChildren(_ kind: ServerKind) throws {
+        try withServer(kind) { server in
+            let (client, other) = (try server.client(), try server.client())
+            let watch = try client.watch(path("/test"))
+            try client.settle()
+            #expect(client.pendingChanges() == [XenstoreChange(watch, children: nil)])
+            for name in ["a", "a/deep/node", "b", "bb/c"] { try other.write(path("/test/\(name)"), "1") }
+            try client.settle()
+            #expect(client.pendingChanges() == [XenstoreChange(watch, children: ["a", "b", "bb"])])
+            #expect(client.pendingChanges() == [])
+            try other.write(path("/test/a"), "2")
+            try other.write(path("/test"), "2")
+            try other.write(path("/test/b"), "2")
+            try client.settle()
+            #expect(client.pendingChanges() == [XenstoreChange(watch, children: nil)], "the node itself")
+            for number in 0..<200 { try other.write(path("/test/\(number)"), "1") }
+            try client.settle()
+            #expect(client.pendingChanges() == [XenstoreChange(watch, children: nil)], "more than are kept")
+            try other.remove(path("/test"))
+            try client.settle()
+            #expect(client.pendingChanges() == [XenstoreChange(watch, children: nil)])
+        }
+    }
+
     @Test(arguments: ServerKind.available) func severalWatchesOfOneNodeAreToldApart(_ kind: ServerKind) throws {
         try withServer(kind) { server in
             let client = try server.client()
