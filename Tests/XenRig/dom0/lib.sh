@@ -67,6 +67,7 @@ create() {
     configure "$@"
     xl create "/run/$1.cfg"
     echo 0 >"/run/$1.sequence"
+    tail -n +1 -F "/var/log/xen/console/guest-$1.log" >/dev/hvc0 2>/dev/null &
     wait_for_agent "$1"
 }
 
@@ -96,21 +97,21 @@ wait_for_agent() { answer "$1" 0 "${2:-180}" >/dev/null; }
 
 # answer NAME NUMBER SECONDS: waits for an answer and prints status and message.
 answer() {
-    local name=$1 number=$2 seconds=$3 result path
+    local name=$1 number=$2 end=$((SECONDS + $3)) result path
     path=/local/domain/$(domid "$name")/data/rig-result
     set +x
-    for _ in $(seq $((seconds * 4))); do
+    while ((SECONDS < end)); do
         result=$(xenstore-read "$path" 2>/dev/null) || true
         if [ "${result%% *}" = "$number" ]; then
             set -x
             echo "${result#* }"
             return
         fi
-        if ! command xl domid "$name" >/dev/null 2>&1; then fail "guest $name is gone"; fi
-        sleep 0.25
+        sleep 0.5
     done
     set -x
-    fail "guest $name did not answer command $number within $seconds seconds"
+    if is_gone "$name"; then fail "guest $name is gone"; fi
+    fail "guest $name did not answer command $number within $3 seconds"
 }
 
 # in_guest NAME SCRIPT [ARGUMENT...]: runs one of guest/ in a guest and waits for it; limit in $guest_seconds.
@@ -137,9 +138,10 @@ finish_in_guest() {
 
 # until_true SECONDS COMMAND...
 until_true() {
-    for _ in $(seq $(($1 * 4))); do
+    local end=$((SECONDS + $1))
+    while ((SECONDS < end)); do
         if "${@:2}"; then return; fi
-        sleep 0.25
+        sleep 0.5
     done
     fail "not true within $1 seconds: ${*:2}"
 }
