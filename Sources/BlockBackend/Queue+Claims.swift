@@ -91,7 +91,7 @@ extension QueueCore {
     }
 
     /// Ends the claims that are over and goes on with those whose time has come. True if any went on.
-    mutating func leaveClaims() -> Bool {
+    @inline(never) mutating func leaveClaims() -> Bool {
         guard let extents = shared.extents else { return false }
         if leavingCount > 0 {
             _ = unsafe extents.leave(leaving.pointer, count: leavingCount, owner: extentOwner)  // that many tickets

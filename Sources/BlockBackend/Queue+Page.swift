@@ -4,7 +4,8 @@ internal import Telemetry
 internal import Uring
 internal import XenWire
 
-/// What is kept of a page request beside its private copy: it lies in the in-flight entry's scratch space.
+/// What is kept of a page request beside its private copy. It lies in the copy's room for a second segment, which a page
+/// request has not: all that the short way looks at is in the in-flight entry's first cache line.
 struct PageRequest: BitwiseCopyable {
     /// When it was taken, nanoseconds << 1, and in the last bit whether it writes.
     var key: UInt64
@@ -56,7 +57,7 @@ extension QueueCore {
         unsafe entry.pointee.bytes = sectors &* 512
         if writes != 0 {
             if inbound.isFull { copyInbound() }
-            unsafe inbound.append(segment, local: pool.address(index), of: index, domain, .fromGuest)
+            unsafe inbound.append(segment, local: data(index), of: index, domain, .fromGuest)
         } else if isNull {
             completePage(index, Int32(bitPattern: sectors &* 512))
         } else {
@@ -73,7 +74,7 @@ extension QueueCore {
         if key & 1 == 0 {
             if outbound.isFull { copyOutbound() }
             let segment = unsafe Self.segments(in: inFlight.request(index)).pointee
-            unsafe outbound.append(segment, local: pool.address(index), of: index, domain, .toGuest)
+            unsafe outbound.append(segment, local: data(index), of: index, domain, .toGuest)
         }
         endPage(index, key, bytes, .okay)
     }
@@ -117,7 +118,7 @@ extension QueueCore {
     private mutating func queuePage(_ kind: OperationKind, _ index: UInt16, _ sector: UInt64, _ bytes: UInt32) {
         // Every page request and every part has at most one operation, so the table has room.
         unsafe operations.element(operationCount).pointee = unsafe IOOperation(
-            kind, buffer: pool.address(index), slab: slabTags.element(Int(BufferPool.slab(of: index))).pointee,
+            kind, buffer: data(index), slab: slabTags.element(Int(BufferPool.slab(of: index))).pointee,
             offset: sector &* Sector.size, length: bytes, tag: UInt32(index))
         operationCount &+= 1
     }
@@ -140,8 +141,15 @@ extension QueueCore {
         completeOther(part, result)
     }
 
+    /// The page of buffer memory that a page request's data passes through. The null volume keeps nothing, so all of
+    /// its requests share the first page: what is measured on it is the ring, not how much cache the data takes.
+    @inline(__always) private func data(_ index: UInt16) -> UnsafeMutableRawPointer {
+        unsafe pool.address(isNull ? 0 : index)
+    }
+
     @inline(__always) private func page(_ index: UInt16) -> UnsafeMutablePointer<PageRequest> {
-        unsafe inFlight.scratch(index).assumingMemoryBound(to: PageRequest.self)
+        // The only segment ends at 32 (blkif.h), and nobody looks at what is behind it.
+        unsafe (inFlight.request(index) + 32).assumingMemoryBound(to: PageRequest.self)
     }
 
     /// Segments of a plain request lie in the private copy, at offset 24 of the native layout.

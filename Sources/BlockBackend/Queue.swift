@@ -8,9 +8,10 @@ internal import XenWire
 
 /// One queue of a virtual disk: a ring, its grants, its event channel and its I/O, served by steps that never block.
 ///
-/// Owned by one thread. All state is in one noncopyable struct, so that a step costs one exclusivity check in all.
+/// Owned by one thread, and no step calls back into the queue: that is why access to the state, one noncopyable struct,
+/// need not be checked for exclusivity at run time.
 public final class Queue {
-    private var core: QueueCore
+    @exclusivity(unchecked) private var core: QueueCore
     /// The counters, readable from any thread.
     public let cells: Cells
 
@@ -33,43 +34,46 @@ public final class Queue {
         guard let claimant = shared.extents.map({ $0.attach(wakeup: control) }) ?? 0 else {
             throw Fault("attach queue \(configuration.name) to its device's extent table", errno: ENOSPC)
         }
-        core = QueueCore(
+        unsafe core = QueueCore(
             configuration, entries, mapping, pool, grants: grants, channel: channel, engine: engine, clock: clock,
             shared: shared, claimant: claimant, control: control, counters: cells.writer)
     }
 
     /// Does one turn: ends what has completed, publishes, takes a chunk of requests, submits. True if it did anything.
-    public func turn() -> Bool { core.turn() }
+    public func turn() -> Bool { unsafe core.turn() }
 
     /// Asks the frontend for an event and looks once more; true if the caller may sleep.
-    public func arm() -> Bool { core.arm() }
+    public func arm() -> Bool { unsafe core.arm() }
 
     /// Takes no more requests from now on, and gives up discards that are under way.
-    public func beginStop() { core.beginStop() }
+    public func beginStop() { unsafe core.beginStop() }
 
     /// Nothing is under way. After a turn that did nothing, the volume and the guest's pages are not touched any more.
-    public var isDrained: Bool { core.isDrained }
+    public var isDrained: Bool { unsafe core.isDrained }
 
     /// Gives up what could not be ended: claims on the device. The last call.
-    public func abandon() { core.abandonClaims() }
+    public func abandon() { unsafe core.abandonClaims() }
 
     /// How the queue is doing.
-    public var condition: QueueCondition { core.condition }
+    public var condition: QueueCondition { unsafe core.condition }
+
+    /// How often `condition` has changed.
+    var conditionChanges: UInt32 { unsafe core.conditionChanges }
 
     /// Tries writes again that were held because the volume was full.
-    public func retryHeldWrites() { core.retryHeldWrites() }
+    public func retryHeldWrites() { unsafe core.retryHeldWrites() }
 
     /// Counts a sleep.
-    func noteSleep() { core.count(.sleeps) }
+    func noteSleep() { unsafe core.count(.sleeps) }
 
     /// Counts a pause with the event channel masked.
-    func noteRest() { core.count(.throttledEvents) }
+    func noteRest() { unsafe core.count(.throttledEvents) }
 
     /// Counts an event from the frontend.
-    func noteEvent() { core.count(.notificationsReceived) }
+    func noteEvent() { unsafe core.count(.notificationsReceived) }
 
     /// Gives buffer memory back to the system if nothing is in flight.
-    public func trim() { core.trim() }
+    public func trim() { unsafe core.trim() }
 }
 
 /// The state of a queue.
@@ -161,6 +165,7 @@ struct QueueCore: ~Copyable {
     var isWatching = false
     var stopping = false
     var condition = QueueCondition.running
+    var conditionChanges: UInt32 = 0
     let counters: CellWriter
     /// What was answered lately and not yet counted.
     var recent = Recent()
@@ -221,18 +226,28 @@ struct QueueCore: ~Copyable {
         now = clock.now()
         capacity = shared.capacity
         pageCapacity = capacity > 7 ? capacity - 7 : 0
-        var worked = reap()
-        worked = reapDiscards() || worked
-        worked = leaveClaims() || worked
-        worked = resumeStalled() || worked
+        // What has nothing to do is not even called: after a switch of processes its code would come from far away.
+        var worked = underWay > 0 && reap()
+        if hasWaiting { worked = goOnWaiting() || worked }
         publish()
         worked = takeChunk() || worked
-        settle()
-        copyOutbound()
-        submit()
+        if inbound.count > 0 || claimCount > 0 || !arrived.isEmpty { settle() }
+        if outbound.count > 0 { copyOutbound() }
+        if operationCount > 0 { submit() }
         publish()
         if worked { count(.turns) }
         return worked
+    }
+
+    /// Something may wait for more than the engine: discards, claims, memory.
+    @inline(__always) private var hasWaiting: Bool {
+        !stalled.isEmpty || discardsUnderWay > 0 || !waitingDiscards.isEmpty || shared.extents != nil
+    }
+
+    @inline(never) private mutating func goOnWaiting() -> Bool {
+        var worked = reapDiscards()
+        worked = leaveClaims() || worked
+        return resumeStalled() || worked
     }
 
     /// See `Queue.arm`.
@@ -255,7 +270,6 @@ struct QueueCore: ~Copyable {
 
     /// Hands the prepared operations to the engine; what it has no room for stays for the next turn.
     mutating func submit() {
-        guard operationCount > 0 else { return }
         // `operations` holds `operationCount` valid operations, whose buffers belong to parts in use.
         let accepted = unsafe engine.submit(operations.pointer, count: operationCount)
         count(.submissions)
@@ -264,12 +278,16 @@ struct QueueCore: ~Copyable {
         for index in 0..<operationCount { operations[index] = operations[index + accepted] }
     }
 
-    /// Makes the answers visible (P3-P6); a ring that was stopped stays as it is.
-    mutating func publish() {
+    /// Makes the answers visible, and looks whether the guest runs beside us.
+    @inline(__always) private mutating func publish() {
         if isWatching, ring.requestProducer() != seenProducer { chunk.sawGuestRun() }
         isWatching = true
-        defer { seenProducer = ring.requestProducer() }
-        guard inFlight.answered > 0 else { return }
+        if inFlight.answered > 0 { publishAnswers() }
+        seenProducer = ring.requestProducer()
+    }
+
+    /// P3-P6; a ring that was stopped stays as it is.
+    @inline(never) private mutating func publishAnswers() {
         countRecent()
         if case .violated = condition { return }
         let notify = ring.publish()
@@ -299,6 +317,7 @@ struct QueueCore: ~Copyable {
     /// Changes the condition and tells the control thread.
     mutating func become(_ new: QueueCondition) {
         condition = new
+        conditionChanges &+= 1
         shared.callForAttention()
     }
 }

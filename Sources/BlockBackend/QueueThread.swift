@@ -79,7 +79,7 @@ private final class QueueLoop {
     private let control: Int32
     private var spin = SpinPolicy()
     private var throttle = EventThrottle()
-    private var lastCondition = QueueCondition.running
+    private var reported: UInt32 = 0
 
     /// How long a queue sleeps before it gives its memory back, and how often held writes are tried again.
     private static let idle: UInt64 = 1_000_000_000
@@ -101,11 +101,12 @@ private final class QueueLoop {
     func run(stopping: () -> Bool, report: (QueueCondition) -> Void) {
         var wasIdle = false
         while true {
-            if stopping() { queue.beginStop() }
+            let isStopping = stopping()
+            if isStopping { queue.beginStop() }
             let worked = queue.turn()
             if worked { throttle.foundWork() }
             reportChange(report)
-            if stopping(), !worked, queue.isDrained { return queue.abandon() }
+            if isStopping, !worked, queue.isDrained { return queue.abandon() }
             if worked || spinFindsWork() {
                 wasIdle = false
             } else if queue.arm() {
@@ -115,10 +116,9 @@ private final class QueueLoop {
     }
 
     private func reportChange(_ report: (QueueCondition) -> Void) {
-        let condition = queue.condition
-        guard condition != lastCondition else { return }
-        lastCondition = condition
-        report(condition)
+        guard queue.conditionChanges != reported else { return }
+        reported = queue.conditionChanges
+        report(queue.condition)
     }
 
     private func spinFindsWork() -> Bool {

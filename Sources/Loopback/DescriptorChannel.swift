@@ -26,7 +26,7 @@ final class EventDescriptor: EventSignal {
 
     func send() {
         // Fails only when the counter is full, and then an event is pending anyway (eventfd(2)).
-        _ = eventfd_write(owned.number, 1)
+        linux_eventfd_signal(owned.number)
     }
 
     func clear() { _ = take() }

@@ -56,12 +56,20 @@ struct GrantEntry: Equatable, Sendable {
     var isMapped: Bool { @_noLocks get { flags & UInt16(XEN_GTF_reading | XEN_GTF_writing) != 0 } }
 
     /// The frame, if `domain` may use it like this. The one place where a grant is judged, for maps and copies alike.
+    ///
+    /// All that makes an entry good is compared at once; only a bad one is looked at bit by bit, for the reason.
     @_noLocks
     func frame(for domain: UInt16, writing: Bool, pages: UInt32) throws(GrantRefusal) -> UInt32 {
-        guard flags & UInt16(XEN_GTF_type_mask) == UInt16(XEN_GTF_permit_access) else { throw .notGranted }
-        guard self.domain == domain else { throw .otherDomain }
-        guard !(writing && flags & UInt16(XEN_GTF_readonly) != 0) else { throw .readOnly }
-        guard frame < pages else { throw .frameBeyondMemory }
+        let mask = UInt64(XEN_GTF_type_mask) | 0xFFFF << 16 | (writing ? UInt64(XEN_GTF_readonly) : 0)
+        let good = UInt64(XEN_GTF_permit_access) | UInt64(domain) << 16
+        guard bits & mask == good, frame < pages else { throw refusal(for: domain, writing: writing) }
         return frame
+    }
+
+    @_noLocks
+    private func refusal(for domain: UInt16, writing: Bool) -> GrantRefusal {
+        guard flags & UInt16(XEN_GTF_type_mask) == UInt16(XEN_GTF_permit_access) else { return .notGranted }
+        guard self.domain == domain else { return .otherDomain }
+        return writing && flags & UInt16(XEN_GTF_readonly) != 0 ? .readOnly : .frameBeyondMemory
     }
 }

@@ -23,7 +23,8 @@ final class ModelGrantTable: GrantTable {
     private let authority: any GrantAuthority
     /// Keeps the memory behind the copiers; a stale one goes when its domain's number is used again.
     private var attachments: [UInt16: (memory: DomainMemory, copier: GrantCopier)] = [:]
-    private var copier: GrantCopier?
+    // A handle belongs to one queue's thread (GrantTable), and no call comes back here.
+    @exclusivity(unchecked) private var copier: GrantCopier?
     private var handles: [UInt: UInt32] = [:]
 
     init(_ authority: any GrantAuthority) {
@@ -74,9 +75,9 @@ final class ModelGrantTable: GrantTable {
 
     /// Usually the last one used: a queue serves one domain.
     private func copier(for domain: UInt16) -> GrantCopier? {
-        if let copier, copier.domain == domain, !copier.isStale { return copier }
-        copier = attachedCopier(for: domain)
-        return copier
+        if let copier = unsafe copier, copier.domain == domain, !copier.isStale { return copier }
+        unsafe copier = attachedCopier(for: domain)
+        return unsafe copier
     }
 
     private func attachedCopier(for domain: UInt16) -> GrantCopier? {

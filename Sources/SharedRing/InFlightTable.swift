@@ -8,8 +8,8 @@ public import CXen
 /// the native layout.
 ///
 ///     header, 128 bytes:  magic u64 | entries u32 | abi u8 | committed rsp_prod u32 @16 | consumed u64 @24
-///     entry,  192 bytes:  tag u64 = sequence << 2 | state | response number u32 | status i16 | attempts u8 | pad u8 |
-///                         request 112 bytes | scratch 64 bytes, which mean nothing to a successor
+///     entry,  128 bytes:  tag u64 = sequence << 2 | state | response number u32 | status i16 | attempts u8 | pad u8 |
+///                         request 112 bytes
 @safe public struct InFlightTable: ~Copyable {
     /// What an entry's tag says of it.
     public enum State: UInt64, Sendable {
@@ -25,7 +25,7 @@ public import CXen
     public let entries: Int
 
     @usableFromInline static var headerSize: Int { @_noLocks get { 128 } }
-    @usableFromInline static var entrySize: Int { @_noLocks get { 192 } }
+    @usableFromInline static var entrySize: Int { @_noLocks get { 128 } }
     static let magic: UInt64 = 0x4c4e_5246_4b4c_4258  // "XBLKFRNL"
 
     /// An empty table in anonymous memory.
@@ -57,11 +57,6 @@ public import CXen
     /// - Parameter index: one that `allocate` gave.
     @inlinable @inline(__always) public func request(_ index: UInt16) -> UnsafeMutableRawPointer {
         unsafe entry(index) + 16
-    }
-
-    /// 64 bytes for the owner's notes on a request, next to its copy.
-    @inlinable @inline(__always) public func scratch(_ index: UInt16) -> UnsafeMutableRawPointer {
-        unsafe entry(index) + 128
     }
 
     /// F1: a free entry, into which the caller copies the request; nil when as many are open as the ring has slots.

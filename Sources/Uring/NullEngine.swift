@@ -2,17 +2,18 @@ internal import Descriptors
 
 /// Completes every operation where it is submitted and touches no data: what a ring costs without a disk behind it.
 public final class NullEngine: Engine {
-    private var core: NullCore
+    // As in UringEngine.
+    @exclusivity(unchecked) private var core: NullCore
     public let capacity: Int
 
     /// An engine that holds up to `capacity` unreaped completions, at least 1.
     public init(capacity: Int) {
         self.capacity = max(1, capacity)
-        core = NullCore(capacity: max(1, capacity))
+        unsafe core = NullCore(capacity: max(1, capacity))
     }
 
     public func watch(event: Int32, control: Int32) {
-        core.watched = WatchedDescriptors(event: event, control: control)
+        unsafe core.watched = WatchedDescriptors(event: event, control: control)
     }
 
     public func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {
@@ -29,7 +30,7 @@ public final class NullEngine: Engine {
     public func unregister(slab: UInt16) {}
 
     public func wait(nanoseconds: UInt64?) -> WakeReasons {
-        core.wait(nanoseconds: nanoseconds)
+        unsafe core.wait(nanoseconds: nanoseconds)
     }
 }
 

@@ -5,24 +5,24 @@ public import Descriptors
 /// A ring belongs to the thread that made it (IORING_SETUP_SINGLE_ISSUER): make the engine on the queue's thread. Let all
 /// operations end before the last reference goes; the kernel would still write into their buffers.
 public final class UringEngine: Engine {
-    // All state is in one struct, so that exclusivity is checked once per call and not per operation.
-    private var core: UringCore
+    // One thread calls, and no call comes back here: nothing for exclusivity checks to find.
+    @exclusivity(unchecked) private var core: UringCore
     private let file: Int32
     public let capacity: Int
 
     /// An engine for up to `capacity` operations in flight on the open `file`, with registered buffers for slab
     /// numbers below `slabs` where the kernel has them. Opened for operations by `watch`.
     public init(file: Int32, capacity: Int, slabs: UInt16 = 256) throws(Fault) {
-        core = try UringCore(capacity: capacity, slabs: UInt32(slabs))
+        unsafe core = try UringCore(capacity: capacity, slabs: UInt32(slabs))
         self.file = file
         self.capacity = capacity
     }
 
     /// Completions that found the completion queue full: 0, or the capacity account is wrong.
-    public var overflows: UInt32 { core.overflows }
+    public var overflows: UInt32 { unsafe core.overflows }
 
     public func watch(event: Int32, control: Int32) throws(Fault) {
-        try core.enable(file: file, watching: WatchedDescriptors(event: event, control: control))
+        unsafe try core.enable(file: file, watching: WatchedDescriptors(event: event, control: control))
     }
 
     public func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {
@@ -38,10 +38,10 @@ public final class UringEngine: Engine {
     }
 
     public func unregister(slab: UInt16) {
-        core.unregister(slab: slab)
+        unsafe core.unregister(slab: slab)
     }
 
     public func wait(nanoseconds: UInt64?) -> WakeReasons {
-        core.wait(nanoseconds: nanoseconds)
+        unsafe core.wait(nanoseconds: nanoseconds)
     }
 }
