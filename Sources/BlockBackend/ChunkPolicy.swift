@@ -55,9 +55,15 @@ struct SpinPolicy {
     private var budget: UInt64 = 4_000
     private var skips = 0
     private var patience = 8
+    private let isAllowed: Bool
+
+    init(isAllowed: Bool = true) {
+        self.isAllowed = isAllowed
+    }
 
     /// Nanoseconds to spin now; 0 is not at all.
     mutating func nextBudget() -> UInt64 {
+        guard isAllowed else { return 0 }
         guard budget == 0 else { return budget }
         skips += 1
         guard skips >= patience else { return 0 }

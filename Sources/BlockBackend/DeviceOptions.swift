@@ -13,16 +13,19 @@ public struct DeviceOptions: Sendable {
     public var bufferCeiling: Int
     /// Offer write barriers to writable disks.
     public var offersBarrier: Bool
+    /// Queues may look at their rings for a while before they sleep.
+    public var mayPoll: Bool
 
     public init(
         offer: ConnectionOffer = ConnectionOffer(), engine: EngineChoice, direct: DirectMode = .auto,
-        bufferCeiling: Int = 8 << 20, offersBarrier: Bool = false
+        bufferCeiling: Int = 8 << 20, offersBarrier: Bool = false, mayPoll: Bool = true
     ) {
         self.offer = offer
         self.engine = engine
         self.direct = direct
         self.bufferCeiling = bufferCeiling
         self.offersBarrier = offersBarrier
+        self.mayPoll = mayPoll
     }
 }
 

@@ -139,7 +139,7 @@ private struct QueueTemplate {
             eventPort: ring.port, limits: description.limits(indirectSegments: options.offer.indirectSegments),
             bufferCeiling: options.bufferCeiling, volumeBlock: volume.geometry.operationUnit,
             discard: description.discardRules, pausesWhenFull: settings.pausesWhenFull,
-            isNull: volume.kind == .null)
+            isNull: volume.kind == .null, mayPoll: options.mayPoll)
     }
 
     func engineMaker(_ connection: Connection, _ index: Int) -> @Sendable () throws(Fault) -> any Engine {

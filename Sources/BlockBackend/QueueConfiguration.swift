@@ -55,6 +55,9 @@ public struct QueueConfiguration: Sendable {
     public var pausesWhenFull: Bool
     /// The volume is `null`: pages of data are neither read nor written, for measuring the way to and from the guest.
     public var isNull: Bool
+    /// The queue may look at its ring for a while before it sleeps. Never where the process has only one processor: the
+    /// kernel threads that end its operations, and a frontend in the same domain, need that one.
+    public var mayPoll: Bool
     /// Where the ring's private indices start; nil: behind the last response on the ring (RING_ATTACH), which is 0 on a
     /// fresh one. Whoever attaches to a ring that was served before knows that all that was taken from it was answered.
     public var firstIndex: UInt32?
@@ -64,7 +67,7 @@ public struct QueueConfiguration: Sendable {
         name: String, domain: DomainID, abi: BlockABI, ringReferences: [GrantReference], eventPort: EventPort,
         limits: RequestLimits, bufferCeiling: Int = 8 << 20, volumeBlock: UInt32 = 512,
         discard: DiscardRules = DiscardRules(granularity: 1, alignment: 0), pausesWhenFull: Bool = true,
-        isNull: Bool = false, firstIndex: UInt32? = nil
+        isNull: Bool = false, mayPoll: Bool = true, firstIndex: UInt32? = nil
     ) {
         self.name = name
         self.domain = domain
@@ -77,6 +80,7 @@ public struct QueueConfiguration: Sendable {
         self.discard = discard
         self.pausesWhenFull = pausesWhenFull
         self.isNull = isNull
+        self.mayPoll = mayPoll
         self.firstIndex = firstIndex
     }
 }

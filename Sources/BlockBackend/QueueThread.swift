@@ -77,7 +77,7 @@ private final class QueueLoop {
     private let engine: any Engine
     private let clock: any Clock
     private let control: Int32
-    private var spin = SpinPolicy()
+    private var spin: SpinPolicy
     private var throttle = EventThrottle()
     private var reported: UInt32 = 0
 
@@ -96,6 +96,7 @@ private final class QueueLoop {
         self.engine = engine
         self.clock = clock
         self.control = control
+        spin = SpinPolicy(isAllowed: configuration.mayPoll)
     }
 
     func run(stopping: () -> Bool, report: (QueueCondition) -> Void) {

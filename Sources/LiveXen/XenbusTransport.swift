@@ -6,7 +6,8 @@ internal import Xenstore
 /// its own.
 ///
 /// The device looks like a socket and is none (xenbus_dev_frontend.c): a write carries one message and no more, of at most
-/// 4,096 bytes with its header; a watch that xenstored refuses is an error of write(2) instead of an answer; and room to
+/// 4,096 bytes with its header; the next one may be written only when it was answered, because the kernel sends it from the
+/// buffer that it was written to (xenbus_dev_request_and_reply keeps a pointer); a watch that xenstored refuses is an error of write(2) instead of an answer; and room to
 /// write is never announced, because there always is.
 final class XenbusTransport: XenstoreTransport {
     private let calls: any StreamCalls
@@ -27,6 +28,8 @@ final class XenbusTransport: XenstoreTransport {
 
     var descriptor: Int32 { calls.descriptor }
     var maximumPayload: Int { Self.largestMessage - XenstoreFrame.headerLength }
+
+    var requestsInFlight: Int { 1 }
 
     // MARK: The stream
 

@@ -4,6 +4,9 @@ internal import Glibc
 
 /// What the kernel allows this process.
 public enum ProcessLimits {
+    /// Processors that the calling thread may run on; at least 1.
+    public static var processors: Int { Int(linux_usable_processors()) }
+
     /// Descriptors enough for the most queues (each has a ring mapping, an event channel and an io_uring), locked memory for
     /// io_uring's buffers, no core files with guests' data in them, and memory for I/O without waiting for our own I/O.
     ///

@@ -28,9 +28,6 @@ public final class XenstoreClient: RequestCarrier {
     private var lastRequest: UInt32 = 0
     var watches = WatchTable()
 
-    /// Requests in flight at once. C xenstored lets an unprivileged domain have 20.
-    private static let window = 16
-
     /// Connects; `connect` is called again by every `reconnect`.
     public init(
         configuration: Configuration = Configuration(), connect: @escaping () throws(Fault) -> any XenstoreTransport
@@ -94,16 +91,17 @@ extension XenstoreClient {
         _ requests: [XenstoreRequest], _ transaction: UInt32, over connection: Connection
     ) throws(XenstoreError) -> [Reply] {
         let deadline = Deadline(milliseconds: configuration.deadlineMilliseconds)
+        let window = connection.transport.requestsInFlight
         var outstanding = Outstanding(requests)
         while !outstanding.isDone {
-            while let index = outstanding.next(window: XenstoreClient.window) {
+            while let index = outstanding.next(window: window) {
                 let id = newRequestID()
                 outstanding.sent(index, id: id)
                 connection.enqueue(requests[index], id: id, transaction: transaction)
             }
             try connection.flush()
             try receive(from: connection) { frame throws(XenstoreError) in try outstanding.answer(frame) }
-            if !outstanding.isDone, !outstanding.canSend(window: XenstoreClient.window) {
+            if !outstanding.isDone, !outstanding.canSend(window: window) {
                 try waitForPeer(connection, deadline, outstanding)
             }
         }

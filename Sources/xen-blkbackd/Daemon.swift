@@ -36,7 +36,8 @@ final class Daemon {
         log.info("\(engine.reason)")
         let world = try World(options, environment, log)
         let state = try StateDirectory(options.stateDirectory, name: options.stateName)
-        let (deviceOptions, clock, records) = (options.deviceOptions(engine), clock, RecordFiles(state))
+        let deviceOptions = options.deviceOptions(engine, processors: ProcessLimits.processors)
+        let (clock, records) = (clock, RecordFiles(state))
         client = try world.connect()
         driver = try XenbusDriver(client, options.deviceClasses, log: log, holder: options.holder) { identity in
             Device(identity, deviceOptions, platform: world.platform, clock: clock, records: records, log: log)

@@ -119,12 +119,13 @@ extension Options {
         return "/run/xen-blkbackd"
     }
 
-    func deviceOptions(_ engine: EngineChoice) -> DeviceOptions {
+    func deviceOptions(_ engine: EngineChoice, processors: Int) -> DeviceOptions {
         DeviceOptions(
             offer: ConnectionOffer(
                 queues: maxQueues, ringPageOrder: maxRingPageOrder, indirectSegments: maxIndirect,
                 sectorSize: sectorSize),
-            engine: engine, direct: direct, bufferCeiling: bufferCeiling << 20, offersBarrier: barrier)
+            engine: engine, direct: direct, bufferCeiling: bufferCeiling << 20, offersBarrier: barrier,
+            mayPoll: processors > 1)
     }
 }
 

@@ -70,6 +70,11 @@ import Testing
     #expect(spent < 1_500_000, "15 ns a sleep at most")
 }
 
+@Test func withOneProcessorThereIsNoSpinning() {
+    var spin = SpinPolicy(isAllowed: false)
+    for _ in 0..<100_000 { #expect(spin.nextBudget() == 0) }
+}
+
 @Test func spinningGoesOnWhileItPays() {
     var spin = SpinPolicy()
     for _ in 0..<10 {

@@ -14,6 +14,9 @@ private final class ModelXenbus: StreamCalls {
     /// Writes that carried more than one message, or less: what is behind the first is dropped by the kernel.
     private(set) var misfits = 0
     private(set) var largest = 0
+    /// Messages that were written over the one before, which the kernel may not have sent yet.
+    private(set) var overwritten = 0
+    private var isAwaitingAnswer = false
     /// Nobody serves the store.
     var isDead = false
 
@@ -32,6 +35,8 @@ private final class ModelXenbus: StreamCalls {
             return all.count
         }
         if frame.encoded.count != all.count { misfits += 1 }
+        if isAwaitingAnswer { overwritten += 1 }
+        isAwaitingAnswer = frame.operation != .watch && frame.operation != .unwatch
         return isDead ? all.count : pass(frame, all.count)
     }
 
@@ -66,6 +71,7 @@ private final class ModelXenbus: StreamCalls {
         unread += received().flatMap { disguised($0).encoded }
         guard !unread.isEmpty else { return -Int(EAGAIN) }
         // The kernel hands out piece by piece, header and body apart.
+        isAwaitingAnswer = false
         let piece = min(unread.count, buffer.count, 7)
         for index in 0..<piece { unsafe buffer[index] = unread[index] }
         unread.removeFirst(piece)
@@ -105,6 +111,7 @@ private final class ModelXenbus: StreamCalls {
         let values = try client.readAll(paths).map { $0?.text }
         #expect(values == (0..<40).map { "value \($0)" })
         #expect(device.misfits == 0)
+        #expect(device.overwritten == 0, "the kernel has one buffer for what is on its way")
     }
 
     @Test func `the payload is 16 bytes shorter than on the socket`() throws {
