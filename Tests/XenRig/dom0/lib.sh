@@ -77,6 +77,7 @@ name = "$1"
 type = "$2"
 memory = 256
 vcpus = 1
+cpus = "1"
 kernel = "$guest_kernel"
 ramdisk = "$guest_ramdisk"
 extra = "$guest_command_line $guest_init"
