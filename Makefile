@@ -15,7 +15,7 @@ DESTDIR ?=
 help:
 	@echo 'make setup    install the Debian packages that building needs'
 	@echo 'make demo     serves an ext4 image, verifies every block, measures against fio: ./xen-loopback-demo.svg'
-	@echo 'make test     everything that must hold: format, both builds, tests, e2e, gates'
+	@echo 'make test     everything that must hold: format, both builds, tests, e2e, gates, rig-smoke'
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
@@ -75,6 +75,7 @@ bench: setup-test release
 test: setup-test check
 	$(SWIFT) test
 	$(MAKE) e2e gates
+	$(MAKE) rig-smoke
 
 # A crash leaves its input behind as crash-*.
 fuzz: setup

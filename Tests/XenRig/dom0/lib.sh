@@ -94,7 +94,7 @@ CONFIG
 domid() { command xl domid "$1"; }
 
 # The agent answers a command `NUMBER SCRIPT ARGUMENT...` with `NUMBER STATUS MESSAGE`; it begins with 0.
-wait_for_agent() { answer "$1" 0 "${2:-180}" >/dev/null; }
+wait_for_agent() { answer "$1" 0 "${2:-300}" >/dev/null; }
 
 # answer NAME NUMBER SECONDS: waits for an answer and prints status and message.
 answer() {
