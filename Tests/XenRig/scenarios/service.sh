@@ -1,6 +1,26 @@
 # shellcheck shell=bash
 # The daemon as a service: how it is started and stopped, and what stands in its way.
 
+service_guest() {
+    needs_ours
+    create "$1" pv "$(root_disk)" "$(disk xvdb "$(loop_volume "data-$1" 64M)")"
+}
+
+unit() { echo "xen-blkbackd@$(domid "$1").service"; }
+
+main_process() { systemctl show --value --property MainPID "$(unit "$1")"; }
+
+service-second() { # scenario: a second daemon for the same domain is refused, the first undisturbed
+    local output status=0
+    service_guest second
+    in_guest second load xvdb
+    output=$(timeout 20 xen-blkbackd --domid "$(domid second)" 2>&1) || status=$?
+    [ $status = 1 ] || fail "the second daemon ended with $status"
+    grep -q "process $(main_process second) serves this already" <<<"$output" || fail "it said: $output"
+    in_guest second check-load
+    destroy second
+}
+
 service-last-disk() { # scenario: the last disk goes and the next one comes at once, ten times
     local volume round
     needs_ours
