@@ -67,3 +67,16 @@ disks-file() { # scenario: a raw file without a loop device under it
     destroy file
     rm /var/tmp/disk.img
 }
+
+disks-root-content() { # scenario: what the guest reads of its root disk is what is on it
+    local files='find /usr/bin -xdev -type f | sort | xargs cat | sha256sum' expected
+    mkdir -p $scratch/mnt-root
+    mount -o ro $root_volume $scratch/mnt-root
+    expected=$(chroot $scratch/mnt-root sh -c "$files" | cut -d ' ' -f 1)
+    umount $scratch/mnt-root
+    create content pv "$(root_disk)"
+    for _ in 1 2 3; do
+        in_guest content shell "echo 3 >/proc/sys/vm/drop_caches; [ \$($files | cut -d ' ' -f 1) = $expected ]"
+    done
+    destroy content
+}

@@ -10,6 +10,31 @@ unit() { echo "xen-blkbackd@$(domid "$1").service"; }
 
 main_process() { systemctl show --value --property MainPID "$(unit "$1")"; }
 
+service-restart() { # scenario: the daemon is restarted three times while the guest writes
+    local before
+    service_guest restart
+    before=$(main_process restart)
+    in_guest restart load xvdb
+    for _ in 1 2 3; do
+        systemctl restart "$(unit restart)"
+        sleep 2
+    done
+    [ "$(main_process restart)" != "$before" ] || fail "it is the same process"
+    in_guest restart check-load
+    destroy restart
+}
+
+service-rescan() { # scenario: a stopped daemon is started again by the rescan, for disks that are there already
+    service_guest rescan
+    systemctl stop "$(unit rescan)"
+    start_in_guest rescan verify xvdb 4k
+    sleep 3
+    is_busy rescan || fail "the guest's I/O ended without a daemon"
+    systemctl start xen-blkbackd.service
+    finish_in_guest rescan
+    destroy rescan
+}
+
 service-second() { # scenario: a second daemon for the same domain is refused, the first undisturbed
     local output status=0
     service_guest second
@@ -34,4 +59,109 @@ service-last-disk() { # scenario: the last disk goes and the next one comes at o
         echo "round $round"
     done
     until_true 30 test ! -e /dev/xvdb
+}
+
+service-host-shutdown() { # scenario: guests are shut down before their daemons are stopped, and what they wrote is there
+    local volume=/dev/loop40 unit order
+    needs_ours
+    truncate --size 64M $scratch/data-host
+    losetup $volume $scratch/data-host
+    echo 'XENDOMAINS_SAVE=' >>/etc/default/xendomains
+    systemctl start xendomains.service
+    create host pv "$(root_disk)" "$(disk xvdb $volume)"
+    unit=$(unit host)
+    in_guest host mount-ext4 xvdb /mnt/kept
+    # Dirty pages that only the guest's own shutdown writes back.
+    in_guest host shell 'head -c 8M /dev/zero | tr "\0" x >/mnt/kept/late'
+    # As at the host's shutdown: both stop in one transaction, in the units' order.
+    systemctl stop xendomains.service "$unit"
+    is_gone host || fail "the guest is still there"
+    order=$(journalctl --no-pager -o cat -u xendomains.service -u "$unit" --since -10min | grep -nE 'Stopped|Deactivated' || true)
+    echo "$order"
+    mkdir -p $scratch/mnt-host
+    mount -o ro $volume $scratch/mnt-host
+    [ "$(tr -d x <$scratch/mnt-host/late | wc -c) $(stat -c %s $scratch/mnt-host/late)" = "0 8388608" ] ||
+        fail "what the guest wrote last is not on the volume"
+    umount $scratch/mnt-host
+}
+
+service-xenstored-stands-still() { # scenario: xenstored stands still for a minute while the guest writes
+    local store before
+    service_guest still
+    in_guest still load xvdb
+    store=$(pgrep -x oxenstored || pgrep -x xenstored)
+    before=$(sectors_written still)
+    kill -STOP "$store"
+    sleep 60
+    kill -CONT "$store"
+    sleep 3
+    [ "$(sectors_written still)" -gt $((before + 1000)) ] || fail "no I/O while xenstored stood still"
+    in_guest still check-load
+    destroy still
+}
+
+# Of the guest's second disk, from the daemon's status; the kernel's figure for the volume says the same.
+sectors_written() { awk '{ print $7 }' "/sys/block/$(basename "$(losetup --noheadings -O NAME -j "$scratch/data-$1")")/stat"; }
+
+service-kernel-driver() { # scenario: with xen-blkback loaded disks are left to it, with a word what to do
+    local output status=0 id
+    needs_ours
+    modprobe xen-blkback
+    service_kernel_driver || { status=$?; modprobe --remove xen-blkback; return $status; }
+    modprobe --remove xen-blkback
+}
+
+service_kernel_driver() {
+    create taken pv "$(root_disk)" "$(disk xvdb "$(loop_volume data-taken 64M)")"
+    in_guest taken verify xvdb 4k
+    id=$(domid taken)
+    [ "$(basename "$(readlink "/sys/bus/xen-backend/devices/vbd-$id-51728/driver")")" = vbd ] || fail "blkback has not taken it"
+    output=$(timeout 10 xen-blkbackd --domid "$id" 2>&1) || true
+    grep -q 'modprobe -r xen-blkback' <<<"$output" || fail "no hint but: $output"
+    truncate --size 1M $scratch/file
+    status=0
+    output=$(command xl block-attach taken "script=block-xen-blkbackd,vdev=xvdc,target=$scratch/file" 2>&1) || status=$?
+    [ $status -ne 0 ] && grep -q 'blacklist xen_blkback' <<<"$output" || fail "the script said: $output"
+    in_guest taken verify xvdb 4k
+    destroy taken
+}
+
+service-sharing() { # scenario: a volume in use is refused to another guest, by Xen's script and by ours
+    local volume output
+    needs_ours
+    volume=$(loop_volume data-shared 64M)
+    truncate --size 64M $scratch/shared.img
+    create shares pv "$(root_disk)" "$(disk xvdb "$volume")" "$(disk xvdc $scratch/shared.img)"
+    create wants pv "$(root_disk)"
+    for target in "$volume" $scratch/shared.img; do
+        if output=$(command xl block-attach wants "$(disk xvdb "$target")" 2>&1); then fail "$target was shared"; fi
+        grep -qE 'in a guest|in use by' <<<"$output" || fail "attaching $target said: $output"
+    done
+    in_guest shares verify xvdc 4k
+    destroy shares
+    xl block-attach wants "$(disk xvdb $scratch/shared.img)"
+    in_guest wants shell 'for i in $(seq 100); do [ -b /dev/xvdb ] && break; sleep 0.1; done; [ -b /dev/xvdb ]'
+    destroy wants
+}
+
+service-volume-gone() { # scenario: a volume is taken away under a guest; its other disks go on
+    needs_ours
+    local sectors
+    sectors=$(blockdev --getsz "$(loop_volume data-gone 64M)")
+    dmsetup create gone --table "0 $sectors linear $(losetup --noheadings -O NAME -j $scratch/data-gone) 0"
+    create loses pv "$(root_disk)" "$(disk xvdb /dev/mapper/gone)"
+    in_guest loses verify xvdb 4k
+    dmsetup wipe_table gone
+    printf 'I/O error\n' >>"$allowed"
+    in_guest loses shell '! dd if=/dev/xvdb of=/dev/null bs=4k count=1 iflag=direct'
+    in_guest loses shell 'echo 3 >/proc/sys/vm/drop_caches; sha256sum /usr/bin/* >/dev/null'
+    destroy loses
+    dmsetup remove gone
+}
+
+service-reconnects() { # scenario: the guest's driver lets go of a busy disk and takes it again, fifty times
+    service_guest rebinds
+    in_guest rebinds rebind 51728 50
+    in_guest rebinds verify xvdb 4k
+    destroy rebinds
 }
