@@ -270,6 +270,7 @@ struct QueueCore: ~Copyable {
 
     /// Hands the prepared operations to the engine; what it has no room for stays for the next turn.
     mutating func submit() {
+        guard operationCount > 0 else { return }
         // `operations` holds `operationCount` valid operations, whose buffers belong to parts in use.
         let accepted = unsafe engine.submit(operations.pointer, count: operationCount)
         count(.submissions)

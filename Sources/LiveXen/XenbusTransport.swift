@@ -5,10 +5,10 @@ internal import Xenstore
 /// xenstore through /dev/xen/xenbus: the only way in a driver domain, and in dom0 where xenstored runs in a domain of
 /// its own.
 ///
-/// The device looks like a socket and is none (xenbus_dev_frontend.c): a write carries one message and no more, of at most
-/// 4,096 bytes with its header; the next one may be written only when it was answered, because the kernel sends it from the
-/// buffer that it was written to (xenbus_dev_request_and_reply keeps a pointer); a watch that xenstored refuses is an error of write(2) instead of an answer; and room to
-/// write is never announced, because there always is.
+/// The device looks like a socket and is none (xenbus_dev_frontend.c): a write carries one message and no more, of at
+/// most 4,096 bytes with its header; the next one may be written only when it was answered, because the kernel sends it
+/// from the buffer that it was written to (xenbus_dev_request_and_reply keeps a pointer); a watch that xenstored refuses
+/// is an error of write(2) instead of an answer; and room to write is never announced, because there always is.
 final class XenbusTransport: XenstoreTransport {
     private let calls: any StreamCalls
     private let path: String
