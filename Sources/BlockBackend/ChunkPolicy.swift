@@ -47,39 +47,46 @@ struct ChunkPolicy {
     }
 }
 
-/// Whether looking at the ring for a while is cheaper than sleeping: it pays only when another core is about to fill
-/// it, so it is tried seldom and kept up only while it succeeds.
+/// Whether looking for a while is cheaper than sleeping: it is tried seldom and kept up only while it succeeds.
 struct SpinPolicy {
-    private static let longest: UInt64 = 50_000
-    private static let trial: UInt64 = 4_000
-    private var budget: UInt64 = 4_000
+    private let trial: UInt64
+    private let longest: UInt64
+    private var budget: UInt64
     private var skips = 0
     private var patience = 8
-    private let isAllowed: Bool
 
-    init(isAllowed: Bool = true) {
-        self.isAllowed = isAllowed
+    /// Nanoseconds of a first try and of the longest one.
+    private init(trial: UInt64, longest: UInt64) {
+        self.trial = trial
+        self.longest = longest
+        budget = trial
     }
+
+    /// For the ring: pays only when another core is about to fill it.
+    static var forRing: SpinPolicy { SpinPolicy(trial: 4_000, longest: 50_000) }
+
+    /// For the volume's answer to the only request under way: pays where a disk is faster than an idle processor's way to
+    /// sleep and back is short. As long as KVM waits before it lets a processor sleep (halt_poll_ns, 200 us by default).
+    static var forVolume: SpinPolicy { SpinPolicy(trial: 200_000, longest: 200_000) }
 
     /// Nanoseconds to spin now; 0 is not at all.
     mutating func nextBudget() -> UInt64 {
-        guard isAllowed else { return 0 }
         guard budget == 0 else { return budget }
         skips += 1
         guard skips >= patience else { return 0 }
         skips = 0
-        budget = Self.trial
+        budget = trial
         return budget
     }
 
     /// Tells how spinning went.
     mutating func spun(foundWork: Bool) {
         if foundWork {
-            budget = min(max(budget * 2, Self.trial * 2), Self.longest)
+            budget = min(max(budget * 2, trial * 2), longest)
             patience = 8
         } else {
             budget /= 2
-            if budget < Self.trial / 2 {
+            if budget < trial / 2 {
                 budget = 0
                 patience = min(patience * 2, 1024)
             }

@@ -8,11 +8,15 @@ internal import XenWire
 
 // Ending requests: from completions to responses.
 extension QueueCore {
-    /// Takes all completions there are and goes on with their parts. True if there were any.
+    /// Takes completions and goes on with their parts: those that came with the submission all at once, those that a
+    /// device brings in small chunks, so that it gets the guest's next requests while the rest is worked off. True if
+    /// there were any.
     mutating func reap() -> Bool {
-        // `completions` has `completions.count` elements.
-        let reaped = unsafe engine.reap(completions.pointer, capacity: completions.count)
+        let limit = min(completions.count, max(Int(ChunkPolicy.smallest), justSubmitted))
+        // `completions` has `completions.count` elements, at least `limit`.
+        let reaped = unsafe engine.reap(completions.pointer, capacity: limit)
         underWay &-= reaped
+        justSubmitted = reaped == limit ? max(0, justSubmitted &- reaped) : 0
         for index in 0..<reaped { unsafe complete(completions.element(index).pointee) }
         copyOutbound()
         return reaped > 0

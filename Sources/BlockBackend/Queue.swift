@@ -51,6 +51,9 @@ public final class Queue {
     /// Nothing is under way. After a turn that did nothing, the volume and the guest's pages are not touched any more.
     public var isDrained: Bool { unsafe core.isDrained }
 
+    /// Exactly one operation is with the volume: the guest waits for nothing else.
+    var awaitsOneAnswer: Bool { unsafe core.underWay == 1 }
+
     /// Gives up what could not be ended: claims on the device. The last call.
     public func abandon() { unsafe core.abandonClaims() }
 
@@ -134,6 +137,8 @@ struct QueueCore: ~Copyable {
 
     /// Operations that were handed to the engine and have not come back.
     var underWay = 0
+    /// Of those, how many the last submission brought that may have been answered within it: from the page cache.
+    var justSubmitted = 0
 
     // Discards.
     let mailbox: DiscardMailbox
@@ -275,6 +280,7 @@ struct QueueCore: ~Copyable {
         let accepted = unsafe engine.submit(operations.pointer, count: operationCount)
         count(.submissions)
         underWay &+= accepted
+        justSubmitted = accepted
         operationCount &-= accepted
         for index in 0..<operationCount { operations[index] = operations[index + accepted] }
     }

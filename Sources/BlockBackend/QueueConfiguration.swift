@@ -55,8 +55,8 @@ public struct QueueConfiguration: Sendable {
     public var pausesWhenFull: Bool
     /// The volume is `null`: pages of data are neither read nor written, for measuring the way to and from the guest.
     public var isNull: Bool
-    /// The queue may look at its ring for a while before it sleeps. Never where the process has only one processor: the
-    /// kernel threads that end its operations, and a frontend in the same domain, need that one.
+    /// The queue may look at its ring, and for the volume's answer, for a while before it sleeps. Never where there is only
+    /// one processor: the kernel threads that end its operations, and a frontend in the same domain, need that one.
     public var mayPoll: Bool
     /// Where the ring's private indices start; nil: behind the last response on the ring (RING_ATTACH), which is 0 on a
     /// fresh one. Whoever attaches to a ring that was served before knows that all that was taken from it was answered.

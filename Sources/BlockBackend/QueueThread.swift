@@ -77,7 +77,9 @@ private final class QueueLoop {
     private let engine: any Engine
     private let clock: any Clock
     private let control: Int32
-    private var spin: SpinPolicy
+    private let maySpin: Bool
+    private var ringSpin = SpinPolicy.forRing
+    private var volumeSpin = SpinPolicy.forVolume
     private var throttle = EventThrottle()
     private var reported: UInt32 = 0
 
@@ -96,7 +98,7 @@ private final class QueueLoop {
         self.engine = engine
         self.clock = clock
         self.control = control
-        spin = SpinPolicy(isAllowed: configuration.mayPoll)
+        maySpin = configuration.mayPoll
     }
 
     func run(stopping: () -> Bool, report: (QueueCondition) -> Void) {
@@ -123,6 +125,15 @@ private final class QueueLoop {
     }
 
     private func spinFindsWork() -> Bool {
+        guard maySpin else { return false }
+        if queue.awaitsOneAnswer {
+            // The kernel's threads that bring the answer, and a frontend in this domain, go first.
+            return spinFindsWork(&volumeSpin) { sched_yield() }
+        }
+        return spinFindsWork(&ringSpin) { xen_spin_hint() }
+    }
+
+    private func spinFindsWork(_ spin: inout SpinPolicy, between: () -> Void) -> Bool {
         let budget = spin.nextBudget()
         guard budget > 0 else { return false }
         let start = clock.now()
@@ -132,7 +143,7 @@ private final class QueueLoop {
                 throttle.foundWork()
                 return true
             }
-            xen_spin_hint()
+            between()
         } while clock.now() &- start < budget
         spin.spun(foundWork: false)
         return false

@@ -4,8 +4,9 @@ internal import Glibc
 
 /// What the kernel allows this process.
 public enum ProcessLimits {
-    /// Processors that the calling thread may run on; at least 1.
-    public static var processors: Int { Int(linux_usable_processors()) }
+    /// Processors that this kernel runs on; at least 1. Not those that this process is bound to: a guest, and what ends
+    /// its I/O, run on others too.
+    public static var processors: Int { Int(linux_online_processors()) }
 
     /// Descriptors enough for the most queues (each has a ring mapping, an event channel and an io_uring), locked memory for
     /// io_uring's buffers, no core files with guests' data in them, and memory for I/O without waiting for our own I/O.

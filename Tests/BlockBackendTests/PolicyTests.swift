@@ -60,7 +60,7 @@ import Testing
 }
 
 @Test func spinningEndsWhenItNeverPays() {
-    var spin = SpinPolicy()
+    var spin = SpinPolicy.forRing
     var spent: UInt64 = 0
     for _ in 0..<100_000 {
         let budget = spin.nextBudget()
@@ -70,13 +70,27 @@ import Testing
     #expect(spent < 1_500_000, "15 ns a sleep at most")
 }
 
-@Test func withOneProcessorThereIsNoSpinning() {
-    var spin = SpinPolicy(isAllowed: false)
-    for _ in 0..<100_000 { #expect(spin.nextBudget() == 0) }
+@Test func aSlowVolumeIsNotWaitedForAwake() {
+    var spin = SpinPolicy.forVolume
+    var awake: UInt64 = 0
+    for _ in 0..<100_000 {
+        let budget = spin.nextBudget()
+        awake += budget
+        if budget > 0 { spin.spun(foundWork: false) }
+    }
+    #expect(awake < 100_000 * 1_000, "a microsecond an operation at most")
+}
+
+@Test func aFastVolumeIsWaitedForAwake() {
+    var spin = SpinPolicy.forVolume
+    for _ in 0..<1_000 {
+        #expect(spin.nextBudget() == 200_000)
+        spin.spun(foundWork: true)
+    }
 }
 
 @Test func spinningGoesOnWhileItPays() {
-    var spin = SpinPolicy()
+    var spin = SpinPolicy.forRing
     for _ in 0..<10 {
         #expect(spin.nextBudget() > 0)
         spin.spun(foundWork: true)

@@ -22,13 +22,10 @@ static inline int linux_pin(int processor) {
     return syscall(SYS_sched_setaffinity, 0, sizeof mask, mask) < 0 ? -errno : 0;
 }
 
-/// How many processors the calling thread may run on, at least 1.
-static inline int linux_usable_processors(void) {
-    unsigned long mask[128];
-    long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-    int count = 0;
-    for (long word = 0; word < bytes / (long)sizeof *mask; word++) count += __builtin_popcountl(mask[word]);
-    return count > 0 ? count : 1;
+/// How many processors this kernel runs on, at least 1.
+static inline int linux_online_processors(void) {
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (int)count : 1;
 }
 
 /// The processor that the caller runs on just now, so one that it may use; -errno.
