@@ -54,7 +54,12 @@ disk() {
     esac
 }
 
-root_disk() { disk xvda $root_volume ro; }
+# QEMU's device fails on a read-only node.
+root_disk() {
+    local access=ro
+    [ "$BACKEND" != qdisk ] || access=rw
+    disk xvda $root_volume $access
+}
 
 # What create starts; scenarios may set others.
 guest_kernel=/boot/vmlinuz guest_ramdisk=/run/guest-initrd.img

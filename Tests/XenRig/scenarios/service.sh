@@ -103,6 +103,94 @@ service-xenstored-stands-still() { # scenario: xenstored stands still for a minu
 # Of the guest's second disk, from the daemon's status; the kernel's figure for the volume says the same.
 sectors_written() { awk '{ print $7 }' "/sys/block/$(basename "$(losetup --noheadings -O NAME -j "$scratch/data-$1")")/stat"; }
 
+service-xenstored-updated() { # scenario: xenstored is replaced by a live update while the guest writes; then disks come and go
+    local store volume
+    service_guest updated
+    in_guest updated load xvdb
+    store=$(pgrep -x oxenstored || pgrep -x xenstored)
+    /usr/lib/xen-*/bin/xenstore-control live-update -t 60 "$(readlink -f "/proc/$store/exe")"
+    volume=$(loop_volume data-late 64M)
+    xl block-attach updated "$(disk xvdc "$volume")"
+    in_guest updated shell 'for i in $(seq 100); do [ -b /dev/xvdc ] && break; sleep 0.1; done; [ -b /dev/xvdc ]'
+    xl block-detach updated xvdc
+    in_guest updated check-load
+    destroy updated
+}
+
+service-xenbus-device() { # scenario: a daemon that sees no socket of xenstored goes through /dev/xen/xenbus, as in a driver domain
+    local drop_in=/run/systemd/system/xen-blkbackd@.service.d volume
+    mkdir -p $drop_in
+    printf '[Service]\nTemporaryFileSystem=/run/xenstored:ro\n' >$drop_in/no-socket.conf
+    systemctl daemon-reload
+    service_guest device
+    rm -r $drop_in
+    systemctl daemon-reload
+    find "/proc/$(main_process device)/fd" -lname /dev/xen/xenbus | grep -q . || fail "the daemon has not opened /dev/xen/xenbus"
+    in_guest device load xvdb
+    volume=$(loop_volume data-late 64M)
+    for _ in 1 2 3; do
+        xl block-attach device "$(disk xvdc "$volume")"
+        in_guest device shell 'for i in $(seq 100); do [ -b /dev/xvdc ] && break; sleep 0.1; done; [ -b /dev/xvdc ]'
+        xl block-detach device xvdc
+    done
+    in_guest device check-load
+    destroy device
+}
+
+service-missing-device() { # scenario: without its device nodes or modules the daemon says which one it lacks and how to get it
+    local node output status
+    needs_ours
+    for node in gntdev evtchn; do
+        mv /dev/xen/$node /dev/xen/$node.away
+        status=0
+        output=$(timeout 10 xen-blkbackd --domid 77 2>&1) || status=$?
+        mv /dev/xen/$node.away /dev/xen/$node
+        [ $status = 1 ] || fail "without $node the daemon ended with $status"
+        grep -q "/dev/xen/$node is missing: load its module (modprobe xen-$node)" <<<"$output" || fail "it said: $output"
+    done
+    service_guest whole
+    in_guest whole verify xvdb 4k
+    destroy whole
+}
+
+service-liar() { # scenario: a guest that connects with nonsense gets an error node; its other disk and other guests go on
+    local id frontend backend
+    service_guest liar
+    service_guest honest
+    in_guest honest load xvdb
+    id=$(domid liar)
+    frontend=/local/domain/$id/device/vbd/51728 backend=/local/domain/0/backend/vbd/$id/51728
+    # Its driver lets go, and the rest is ours to write, as it would be the guest's.
+    in_guest liar shell 'echo vbd-51728 >/sys/bus/xen/drivers/vbd/unbind'
+    lie ring-ref 4000000000
+    lie ring-ref 99999999999999999999
+    lie event-channel 0
+    lie event-channel 123456
+    lie protocol m68k-abi
+    lie ring-page-order 40
+    lie multi-queue-num-queues 0
+    in_guest liar shell 'echo 3 >/proc/sys/vm/drop_caches; sha256sum /usr/bin/* >/dev/null'
+    in_guest honest check-load
+    destroy liar
+    destroy honest
+}
+
+# lie KEY VALUE: connects liar's disk with keys that are good but for one.
+lie() {
+    xenstore-write "$frontend/state" 1
+    until_true 20 has_state 2
+    xenstore-write "$frontend/ring-ref" 8 "$frontend/event-channel" 3 "$frontend/protocol" x86_64-abi
+    xenstore-write "$frontend/$1" "$2"
+    xenstore-write "$frontend/state" 3
+    until_true 20 has_state 5
+    echo "$1 $2: $(xenstore-read "$backend/error")"
+    xenstore-rm "$frontend/$1"
+    xenstore-write "$frontend/state" 6
+    until_true 20 has_state 6
+}
+
+has_state() { [ "$(xenstore-read "$backend/state")" = "$1" ]; }
+
 service-kernel-driver() { # scenario: with xen-blkback loaded disks are left to it, with a word what to do
     local output status=0 id
     needs_ours
