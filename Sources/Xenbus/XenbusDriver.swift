@@ -22,7 +22,8 @@ public final class XenbusDriver {
     private var foreign: Set<DeviceIdentity> = []
     private var isRescanPending = true
 
-    private var hasServed = false
+    /// A device has appeared, whoever serves it.
+    private var hasSeen = false
 
     /// Where the devices of one class appear.
     private struct ClassDirectory {
@@ -62,11 +63,11 @@ public final class XenbusDriver {
         self.directories = directories
     }
 
-    /// There were devices, and the last of them is gone.
-    public var isFinished: Bool { hasServed && devices.isEmpty }
+    /// There were devices, and none is left that is this process's to serve.
+    public var isFinished: Bool { hasSeen && devices.isEmpty }
 
     /// There has been no device yet.
-    public var isUnused: Bool { !hasServed }
+    public var isUnused: Bool { !hasSeen }
 
     /// The devices that are served, in the order of their numbers.
     public var served: [(identity: DeviceIdentity, device: any SplitDevice, state: DeviceState)] {
@@ -175,12 +176,13 @@ public final class XenbusDriver {
 
     /// Somebody else serves the device: nothing of it is touched.
     private func leave(_ identity: DeviceIdentity, to holder: String) {
+        hasSeen = true
         foreign.insert(identity)
         log.error("not served: \(holder)", metadata: ["device": "\(identity)"])
     }
 
     private func add(_ identity: DeviceIdentity) throws(XenstoreError) {
-        hasServed = true
+        hasSeen = true
         pending.insert(identity)
         let device = makeDevice(identity)
         let watch = try client.watch(identity.frontendPath.appending("state"))

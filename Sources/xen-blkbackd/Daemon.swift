@@ -61,7 +61,7 @@ final class Daemon {
         work()
         manager.tell("READY=1")
         while true {
-            if driver.isFinished { return leave("the last device is gone") }
+            if driver.isFinished { return leave("no device is left to serve") }
             if driver.isUnused, clock.now() - start > Self.patience { return leave("no device has appeared") }
             if try sleep() {
                 manager.tell("STOPPING=1")

@@ -277,7 +277,7 @@ struct DriverTests {
         world.setHolder("the kernel's driver has it")
         try world.create()
         #expect(try world.state() == "1")
-        #expect(world.driver.served.isEmpty && world.driver.isUnused)
+        #expect(world.driver.served.isEmpty && world.driver.isFinished)
         #expect(try !world.driver.findsDevice())
         world.setHolder(nil)
         try world.write(World.front("state"), "3")

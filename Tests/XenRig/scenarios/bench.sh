@@ -1,16 +1,22 @@
 # shellcheck shell=bash
 # What is measured: see Benchmarks/rig.
 
-bench-profile() { # measurement: the same for longer, for whoever looks at the program counters meanwhile
+# Or the first writes would measure how the file's memory is found.
+filled_volume() {
+    head -c 256M /dev/zero >"$scratch/$1"
+    losetup --find --show "$scratch/$1"
+}
+
+bench-profile() { # measurement: the same without QEMU, for whoever looks at the program counters meanwhile
     local volume backend
     guest_seconds=3000
     cat /proc/kallsyms >/rig/logs/kallsyms
     for backend in ours kernel; do
         BACKEND=$backend
         if [ $backend = kernel ]; then modprobe xen-blkback; fi
-        volume=$(loop_volume "data-$backend" 256M)
+        volume=$(filled_volume "data-$backend")
         create "profile-$backend" pv "$(root_disk)" "$(disk xvdb "$volume")"
-        in_guest "profile-$backend" bench xvdb 20
+        in_guest "profile-$backend" bench xvdb
         tr -d '\r' <"/var/log/xen/console/guest-profile-$backend.log" | sed -n "s/^bench /$backend /p" |
             while read -r line; do note "measured $line"; done
         destroy "profile-$backend"
@@ -27,7 +33,7 @@ bench-fio() { # measurement: fio in a PV guest on a loop device in memory, by th
         BACKEND=$backend
         # Last: once it is there it takes every disk.
         if [ $backend = kernel ]; then modprobe xen-blkback; fi
-        volume=$(loop_volume "data-$backend" 256M)
+        volume=$(filled_volume "data-$backend")
         create "bench-$backend" pv "$(root_disk)" "$(disk xvdb "$volume")"
         in_guest "bench-$backend" bench xvdb
         tr -d '\r' <"/var/log/xen/console/guest-bench-$backend.log" | sed -n "s/^bench /$backend /p" |
