@@ -37,7 +37,7 @@ class Monitor:
 
     def program_counters(self):
         """Pairs of processor and address, without those that are halted."""
-        text = self.call("human-monitor-command", **{"command-line": "info registers -a"})
+        text = self.call("human-monitor-command", **{"command-line": "info registers -a"}).replace("\r", "")
         for cpu, registers in re.findall(r"CPU#(\d+)\n(.*?)(?=CPU#|\Z)", text, re.DOTALL):
             if "HLT=1" not in registers:
                 yield int(cpu), int(re.search(r"RIP=([0-9a-f]+)", registers)[1], 16)
