@@ -64,11 +64,16 @@ toolstack-detach-refused() { # scenario: a guest that does not answer keeps its 
     command xl block-detach refuses xvdb || status=$?
     [ $status -ne 0 ] || fail "xl block-detach took the disk of a paused guest away"
     xl unpause refuses
-    in_guest refuses shell 'for i in $(seq 100); do [ -e /dev/xvdb ] || break; sleep 0.1; done; [ ! -e /dev/xvdb ]'
+    # Its driver lets go now, but keeps /dev/xvdb until the toolstack takes the node away.
+    until_true 30 is_closed refuses 51728
     xl block-detach refuses xvdb
+    in_guest refuses shell 'for i in $(seq 100); do [ -e /dev/xvdb ] || break; sleep 0.1; done; [ ! -e /dev/xvdb ]'
     in_guest refuses shell 'sha256sum /usr/bin/* >/dev/null'
     destroy refuses
 }
+
+# is_closed NAME DEVICE
+is_closed() { [ "$(xenstore-read "/local/domain/0/backend/vbd/$(domid "$1")/$2/state")" = 6 ]; }
 
 toolstack-detach-force() { # scenario: a mounted disk is taken away by force; the other one goes on
     simple_guest force
