@@ -13,7 +13,7 @@ import threading
 import time
 
 # Where a 64-bit Xen and a paravirtual Linux lie (xen/include/asm/config.h, Documentation/x86/x86_64/mm.rst).
-XEN, XEN_END, KERNEL, USER_END = 0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000, 0xFFFF_FFFF_8000_0000, 1 << 47
+XEN, XEN_END, USER_END = 0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000, 1 << 47
 PERIOD_SECONDS = 0.01
 
 
