@@ -248,10 +248,3 @@ service-volume-gone() { # scenario: a volume is taken away under a guest; its ot
     destroy loses
     dmsetup remove gone
 }
-
-service-reconnects() { # scenario: the guest's driver lets go of a busy disk and takes it again, fifty times
-    service_guest rebinds
-    in_guest rebinds rebind 51728 50
-    in_guest rebinds verify xvdb 4k
-    destroy rebinds
-}
