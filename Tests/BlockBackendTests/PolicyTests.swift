@@ -60,25 +60,23 @@ import Testing
 }
 
 @Test func spinningEndsWhenItNeverPays() {
-    var spin = SpinPolicy.forRing
+    #expect(awake(.forRing, sleeps: 100_000) < 1_500_000, "15 ns a sleep at most")
+}
+
+@Test func aSlowVolumeIsNotWaitedForAwake() {
+    #expect(awake(.forVolume, sleeps: 100_000) < 100_000 * 1_000, "a microsecond an operation at most")
+}
+
+/// Nanoseconds that are spent for nothing before so many sleeps.
+private func awake(_ policy: SpinPolicy, sleeps: Int) -> UInt64 {
+    var spin = policy
     var spent: UInt64 = 0
-    for _ in 0..<100_000 {
+    for _ in 0..<sleeps {
         let budget = spin.nextBudget()
         spent += budget
         if budget > 0 { spin.spun(foundWork: false) }
     }
-    #expect(spent < 1_500_000, "15 ns a sleep at most")
-}
-
-@Test func aSlowVolumeIsNotWaitedForAwake() {
-    var spin = SpinPolicy.forVolume
-    var awake: UInt64 = 0
-    for _ in 0..<100_000 {
-        let budget = spin.nextBudget()
-        awake += budget
-        if budget > 0 { spin.spun(foundWork: false) }
-    }
-    #expect(awake < 100_000 * 1_000, "a microsecond an operation at most")
+    return spent
 }
 
 @Test func aFastVolumeIsWaitedForAwake() {

@@ -8,31 +8,21 @@ filled_volume() {
 }
 
 bench-profile() { # measurement: the same without QEMU, for whoever looks at the program counters meanwhile
-    local volume backend
-    guest_seconds=3000
     cat /proc/kallsyms >/rig/logs/kallsyms
-    for backend in ours kernel; do
-        BACKEND=$backend
-        if [ $backend = kernel ]; then modprobe xen-blkback; fi
-        volume=$(filled_volume "data-$backend")
-        create "profile-$backend" pv "$(root_disk)" "$(disk xvdb "$volume")"
-        in_guest "profile-$backend" bench xvdb
-        tr -d '\r' <"/var/log/xen/console/guest-profile-$backend.log" | sed -n "s/^bench /$backend /p" |
-            while read -r line; do note "measured $line"; done
-        destroy "profile-$backend"
-        losetup --detach "$volume"
-        rm "$scratch/data-$backend"
-    done
-    modprobe --remove xen-blkback
+    measure_backends ours kernel
 }
 
 bench-fio() { # measurement: fio in a PV guest on a loop device in memory, by this project, QEMU and xen-blkback
+    measure_backends ours qdisk kernel
+}
+
+# measure_backends BACKEND...: one guest after another; the kernel's backend last, for once it is there it takes every disk.
+measure_backends() {
     local volume backend
     guest_seconds=3000
-    for backend in ours qdisk kernel; do
+    for backend in "$@"; do
         BACKEND=$backend
-        # Last: once it is there it takes every disk.
-        if [ $backend = kernel ]; then modprobe xen-blkback; fi
+        if [ "$backend" = kernel ]; then modprobe xen-blkback; fi
         volume=$(filled_volume "data-$backend")
         create "bench-$backend" pv "$(root_disk)" "$(disk xvdb "$volume")"
         in_guest "bench-$backend" bench xvdb
