@@ -12,6 +12,8 @@ public struct ConnectionOffer: Equatable, Sendable {
     public var indirectSegments: UInt16
     /// `sector-size` in bytes: 512 or 4,096.
     public var sectorSize: Int
+    /// `feature-persistent`: pages that frontends keep granted stay mapped.
+    public var persistentGrants: Bool
 
     public static let queueRange = 1...8
     public static let ringPageOrderRange = 0...4
@@ -19,18 +21,23 @@ public struct ConnectionOffer: Equatable, Sendable {
     public static let sectorSizes = [512, 4096]
 
     /// Values outside the ranges are brought to the nearest end.
-    public init(queues: Int = 8, ringPageOrder: Int = 4, indirectSegments: Int = 256, sectorSize: Int = 512) {
+    public init(
+        queues: Int = 8, ringPageOrder: Int = 4, indirectSegments: Int = 256, sectorSize: Int = 512,
+        persistentGrants: Bool = true
+    ) {
         self.queues = queues.clamped(to: Self.queueRange)
         self.ringPageOrder = ringPageOrder.clamped(to: Self.ringPageOrderRange)
         self.indirectSegments = UInt16(indirectSegments.clamped(to: Self.indirectSegmentRange))
         self.sectorSize = sectorSize == 4096 ? 4096 : 512
+        self.persistentGrants = persistentGrants
     }
 
-    /// What a frontend reads before it sets up its rings. Persistent grants are not offered: copies need none.
+    /// What a frontend reads before it sets up its rings.
     public var transportKeys: [PublishedKey] {
         let indirect = PublishedKey("feature-max-indirect-segments", indirectSegments)
         return (indirectSegments > 0 ? [indirect] : []) + [
             PublishedKey("multi-queue-max-queues", queues), PublishedKey("max-ring-page-order", ringPageOrder),
+            PublishedKey("feature-persistent", persistentGrants ? 1 : 0),
         ]
     }
 }
@@ -52,10 +59,13 @@ public struct Connection: Equatable, Sendable {
     /// The request layout.
     public let abi: BlockABI
     public let rings: [Ring]
+    /// The frontend keeps its pages granted, and both sides want it so.
+    public let persistentGrants: Bool
 
-    public init(abi: BlockABI, rings: [Ring]) {
+    public init(abi: BlockABI, rings: [Ring], persistentGrants: Bool = false) {
         self.abi = abi
         self.rings = rings
+        self.persistentGrants = persistentGrants
     }
 }
 
@@ -82,13 +92,13 @@ extension Connection {
     public static func negotiate(_ keys: NodeValues, _ offer: ConnectionOffer) throws(KeyRefusal) -> Connection {
         let abi = try abi(keys["protocol"])
         let reader = KeyReader(keys)
-        _ = try reader.flag("feature-persistent", ifMissing: false)
+        let persistent = try reader.flag("feature-persistent", ifMissing: false)
         try checkSectorSize(reader, offer)
         let shape = try Shape(keys, offer)
         var rings: [Ring] = []
         for queue in 0..<shape.queues { rings.append(try ring(reader, shape, queue)) }
         try checkDistinct(rings, shape, keys)
-        return Connection(abi: abi, rings: rings)
+        return Connection(abi: abi, rings: rings, persistentGrants: persistent && offer.persistentGrants)
     }
 
     /// A missing key means x86_32: so do Linux and tapdisk, against the header, and old 32-bit guests rely on it.

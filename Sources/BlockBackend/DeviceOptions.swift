@@ -1,4 +1,5 @@
 public import Descriptors
+public import SharedRing
 public import Uring
 
 /// What the administrator decided for all disks of a process.
@@ -9,20 +10,25 @@ public struct DeviceOptions: Sendable {
     public var engine: EngineChoice
     /// I/O around the page cache.
     public var direct: DirectMode
+    /// Loop devices are served as the files behind them.
+    public var loopFiles: Bool
     /// Bytes of buffer memory per queue.
     public var bufferCeiling: Int
     /// Offer write barriers to writable disks.
     public var offersBarrier: Bool
     /// Queues may look at their rings for a while before they sleep.
     public var mayPoll: Bool
+    /// Of frontends with persistent grants: shared by all devices that are made with these options.
+    public let mappedPages = MappedPageBudget()
 
     public init(
         offer: ConnectionOffer = ConnectionOffer(), engine: EngineChoice, direct: DirectMode = .auto,
-        bufferCeiling: Int = 8 << 20, offersBarrier: Bool = false, mayPoll: Bool = true
+        loopFiles: Bool = true, bufferCeiling: Int = 8 << 20, offersBarrier: Bool = false, mayPoll: Bool = true
     ) {
         self.offer = offer
         self.engine = engine
         self.direct = direct
+        self.loopFiles = loopFiles
         self.bufferCeiling = bufferCeiling
         self.offersBarrier = offersBarrier
         self.mayPoll = mayPoll

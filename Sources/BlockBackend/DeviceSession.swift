@@ -29,7 +29,9 @@ final class DeviceSession {
         self.connection = connection
         self.frontend = frontend
         volume = try Volume(
-            settings.volume, VolumeOptions(isReadOnly: !settings.isWritable, direct: options.direct))
+            settings.volume,
+            VolumeOptions(
+                isReadOnly: !settings.isWritable, direct: options.direct, loopFiles: options.loopFiles))
         description = DiskDescription(of: volume.geometry, volume.geometry.capacity, settings, options)
         engine = volume.kind == .null ? "null" : options.engine.kind.rawValue
         lane = description.discard == nil ? nil : try DiscardLane(volume, name: "\(name).d")
@@ -105,8 +107,9 @@ final class DeviceSession {
     /// One line for the log.
     var summary: String {
         let access = volume.isReadOnly ? "read-only" : "writable"
-        let direct = volume.isDirect ? "O_DIRECT" : "page cache"
-        return "\(volume.name): \(description.sectors) sectors, \(access), \(engine), \(direct), "
+        let direct = volume.isInMemory ? "in memory" : volume.isDirect ? "O_DIRECT" : "page cache"
+        let file = volume.backingFile.map { " on \($0)" } ?? ""
+        return "\(volume.name)\(file): \(description.sectors) sectors, \(access), \(engine), \(direct), "
             + "\(connection.rings.count) queues of \(connection.rings.first?.references.count ?? 0) pages"
     }
 }
@@ -139,7 +142,8 @@ private struct QueueTemplate {
             eventPort: ring.port, limits: description.limits(indirectSegments: options.offer.indirectSegments),
             bufferCeiling: options.bufferCeiling, volumeBlock: volume.geometry.operationUnit,
             discard: description.discardRules, pausesWhenFull: settings.pausesWhenFull,
-            isNull: volume.kind == .null, mayPoll: options.mayPoll)
+            isNull: volume.kind == .null, mayPoll: options.mayPoll,
+            mappedPages: connection.persistentGrants ? options.mappedPages : nil)
     }
 
     func engineMaker(_ connection: Connection, _ index: Int) -> @Sendable () throws(Fault) -> any Engine {

@@ -5,7 +5,8 @@ internal import XenWire
 extension DeviceSession {
     var status: JSON {
         [
-            "volume": .string(volume.name), "engine": .string(engine), "direct": .flag(volume.isDirect),
+            "volume": .string(volume.name), "file": volume.backingFile.map { .string($0) } ?? .null,
+            "engine": .string(engine), "direct": .flag(volume.isDirect),
             "read_only": .flag(volume.isReadOnly), "sectors": .number(description.sectors),
             "sector_size": .number(UInt64(description.sectorSize)), "protocol": .string("\(connection.abi)"),
             "queues": .array(queues.map { QueueStatus($0).json }),

@@ -78,10 +78,16 @@ struct BlockAttributes {
 
     private static func number(_ path: String) -> UInt64? { text(path).flatMap { UInt64($0) } }
 
-    private static func text(_ path: String) -> String? {
-        let bytes = unsafe [CChar](unsafeUninitializedCapacity: 64) { buffer, count in
+    private static func text(_ path: String) -> String? { SystemFile.text(path) }
+}
+
+/// Small files of the kernel's.
+enum SystemFile {
+    /// The first line.
+    static func text(_ path: String) -> String? {
+        let bytes = unsafe [CChar](unsafeUninitializedCapacity: 4097) { buffer, count in
             guard let base = buffer.baseAddress else { return }
-            // At most 63 bytes and a NUL, which is not counted.
+            // At most 4,096 bytes, as much as an attribute has, and a NUL, which is not counted.
             count = max(0, unsafe linux_read_text(path, base, buffer.count))
         }
         guard !bytes.isEmpty else { return nil }

@@ -16,6 +16,7 @@ extension QueueCore {
         // `completions` has `completions.count` elements, at least `limit`.
         let reaped = unsafe engine.reap(completions.pointer, capacity: limit)
         underWay &-= reaped
+        laziness.looked(reaped: reaped)
         justSubmitted = reaped == limit ? max(0, justSubmitted &- reaped) : 0
         for index in 0..<reaped { unsafe complete(completions.element(index).pointee) }
         copyOutbound()

@@ -139,6 +139,7 @@ struct QueueCore: ~Copyable {
     var underWay = 0
     /// Of those, how many the last submission brought that may have been answered within it: from the page cache.
     var justSubmitted = 0
+    var laziness = Laziness()
 
     // Discards.
     let mailbox: DiscardMailbox
@@ -273,14 +274,17 @@ struct QueueCore: ~Copyable {
     /// Whether new requests may be taken: the ring is the queue for everything that has to wait.
     var mayTake: Bool { !stopping && stalled.isEmpty && !isBehindBarrier && condition == .running }
 
-    /// Hands the prepared operations to the engine; what it has no room for stays for the next turn.
+    /// Hands the prepared operations to the engine; what it has no room for stays for the next turn. If the next thing to
+    /// do is to sleep, the call that sleeps may start them.
     mutating func submit() {
         guard operationCount > 0 else { return }
+        let lazily = laziness.mayBeLazy && ring.isEmpty
         // `operations` holds `operationCount` valid operations, whose buffers belong to parts in use.
-        let accepted = unsafe engine.submit(operations.pointer, count: operationCount)
+        let accepted = unsafe engine.submit(operations.pointer, count: operationCount, lazily: lazily)
         count(.submissions)
         underWay &+= accepted
         justSubmitted = accepted
+        laziness.submitted(lazily: lazily)
         operationCount &-= accepted
         for index in 0..<operationCount { operations[index] = operations[index + accepted] }
     }

@@ -1,4 +1,5 @@
 public import Descriptors
+public import SharedRing
 public import XenWire
 
 /// What a discard may touch, all in 512-byte sectors.
@@ -58,6 +59,9 @@ public struct QueueConfiguration: Sendable {
     /// The queue may look at its ring, and for the volume's answer, for a while before it sleeps. Never where there is only
     /// one processor: the kernel threads that end its operations, and a frontend in the same domain, need that one.
     public var mayPoll: Bool
+    /// For how many of the guest's pages, of all queues, this process may keep mappings; nil: the frontend does not keep
+    /// its pages granted.
+    public var mappedPages: MappedPageBudget?
     /// Where the ring's private indices start; nil: behind the last response on the ring (RING_ATTACH), which is 0 on a
     /// fresh one. Whoever attaches to a ring that was served before knows that all that was taken from it was answered.
     public var firstIndex: UInt32?
@@ -67,7 +71,7 @@ public struct QueueConfiguration: Sendable {
         name: String, domain: DomainID, abi: BlockABI, ringReferences: [GrantReference], eventPort: EventPort,
         limits: RequestLimits, bufferCeiling: Int = 8 << 20, volumeBlock: UInt32 = 512,
         discard: DiscardRules = DiscardRules(granularity: 1, alignment: 0), pausesWhenFull: Bool = true,
-        isNull: Bool = false, mayPoll: Bool = true, firstIndex: UInt32? = nil
+        isNull: Bool = false, mayPoll: Bool = true, mappedPages: MappedPageBudget? = nil, firstIndex: UInt32? = nil
     ) {
         self.name = name
         self.domain = domain
@@ -81,6 +85,7 @@ public struct QueueConfiguration: Sendable {
         self.pausesWhenFull = pausesWhenFull
         self.isNull = isNull
         self.mayPoll = mayPoll
+        self.mappedPages = mappedPages
         self.firstIndex = firstIndex
     }
 }

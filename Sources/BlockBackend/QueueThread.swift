@@ -82,40 +82,51 @@ private final class QueueLoop {
     private var volumeSpin = SpinPolicy.forVolume
     private var throttle = EventThrottle()
     private var reported: UInt32 = 0
+    /// Since the last tick.
+    private var hasWorked = false
+    /// For a whole tick nothing has happened.
+    private var isIdle = false
 
-    /// How long a queue sleeps before it gives its memory back, and how often held writes are tried again.
+    /// How long a queue does nothing, at least, before it gives its memory back, and how often held writes are tried again.
     private static let idle: UInt64 = 1_000_000_000
 
     init(
         _ configuration: QueueConfiguration, platform: any RingPlatform, shared: DeviceShared, clock: any Clock,
         engine: any Engine, control: Int32
     ) throws(Fault) {
-        let grants = try platform.openGrantTable()
+        let grants = Self.grants(try platform.openGrantTable(), configuration)
         channel = try platform.bindEventChannel(to: configuration.eventPort, of: configuration.domain)
         queue = try Queue(
             configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared)
-        try engine.watch(event: channel.descriptor, control: control)
+        try engine.watch(event: channel.descriptor, control: control, takingEvents: true)
         self.engine = engine
         self.clock = clock
         self.control = control
         maySpin = configuration.mayPoll
     }
 
+    private static func grants(_ table: any GrantTable, _ configuration: QueueConfiguration) -> any GrantTable {
+        guard let budget = configuration.mappedPages else { return table }
+        return PersistentGrants(before: table, of: configuration.domain, budget: budget)
+    }
+
     func run(stopping: () -> Bool, report: (QueueCondition) -> Void) {
-        var wasIdle = false
         while true {
             let isStopping = stopping()
             if isStopping { queue.beginStop() }
-            let worked = queue.turn()
-            if worked { throttle.foundWork() }
+            let worked = turn()
             reportChange(report)
             if isStopping, !worked, queue.isDrained { return queue.abandon() }
-            if worked || spinFindsWork() {
-                wasIdle = false
-            } else if queue.arm() {
-                wasIdle = sleep(wasIdle: wasIdle)
-            }
+            if !worked, !spinFindsWork(), queue.arm() { sleep() }
         }
+    }
+
+    private func turn() -> Bool {
+        guard queue.turn() else { return false }
+        throttle.foundWork()
+        hasWorked = true
+        isIdle = false
+        return true
     }
 
     private func reportChange(_ report: (QueueCondition) -> Void) {
@@ -136,11 +147,11 @@ private final class QueueLoop {
     private func spinFindsWork(_ spin: inout SpinPolicy, between: () -> Void) -> Bool {
         let budget = spin.nextBudget()
         guard budget > 0 else { return false }
+        engine.flush()
         let start = clock.now()
         repeat {
-            if queue.turn() {
+            if turn() {
                 spin.spun(foundWork: true)
-                throttle.foundWork()
                 return true
             }
             between()
@@ -149,31 +160,46 @@ private final class QueueLoop {
         return false
     }
 
-    /// Sleeps until there is something to do; true after a whole idle period without anything.
-    private func sleep(wasIdle: Bool) -> Bool {
+    /// Sleeps until there is something to do.
+    private func sleep() {
         if throttle.pause > 0 { return rest() }
         // Only now: whatever was sent since the last event is one event more, and not one per request.
-        channel.unmask()
-        let isPaused = if case .paused = queue.condition { true } else { false }
-        let reasons = engine.wait(nanoseconds: wasIdle && !isPaused ? nil : Self.idle)
+        let acknowledgement = unmasked()
+        let reasons = engine.wait(isIdle ? .forever : .tick(nanoseconds: Self.idle), acknowledgement: acknowledgement)
         queue.noteSleep()
-        if reasons.contains(.event), channel.drain() {
+        take(reasons)
+        if reasons.isEmpty { ticked() }
+    }
+
+    /// Unmasks the event channel, or has the engine do so.
+    private func unmasked() -> UInt32? {
+        if engine.takesEvents { return channel.takeUnmasking() }
+        channel.unmask()
+        return nil
+    }
+
+    private func take(_ reasons: WakeReasons) {
+        if reasons.contains(.eventTaken) { channel.noteTaken() }
+        if reasons.contains(.eventTaken) || reasons.contains(.event) && channel.drain() {
             queue.noteEvent()
             throttle.tookEvent()
         }
         if reasons.contains(.control) { _ = linux_eventfd_take(control) }
-        guard reasons.isEmpty else { return false }
+    }
+
+    /// A queue that did nothing since the last tick is idle, and needs no more of them until it has worked.
+    private func ticked() {
         queue.retryHeldWrites()
-        queue.trim()
-        return true
+        let isPaused = if case .paused = queue.condition { true } else { false }
+        if !hasWorked { queue.trim() }
+        isIdle = !hasWorked && !isPaused
+        hasWorked = false
     }
 
     /// Leaves the event channel masked for a while: the last events led to nothing.
-    private func rest() -> Bool {
+    private func rest() {
         queue.noteRest()
-        let reasons = engine.wait(nanoseconds: throttle.pause)
+        take(engine.wait(nanoseconds: throttle.pause))
         throttle.rested()
-        if reasons.contains(.control) { _ = linux_eventfd_take(control) }
-        return false
     }
 }

@@ -17,13 +17,19 @@ public struct VolumeOptions: Sendable {
     public var isReadOnly: Bool
     /// O_DIRECT.
     public var direct: DirectMode
+    /// A loop device is served as the file behind it, where that is the same.
+    public var loopFiles: Bool
     /// The size of `null`.
     public var nullCapacity: Sector
 
     /// All of them.
-    public init(isReadOnly: Bool = false, direct: DirectMode = .auto, nullCapacity: Sector = Sector(1 << 27)) {
+    public init(
+        isReadOnly: Bool = false, direct: DirectMode = .auto, loopFiles: Bool = true,
+        nullCapacity: Sector = Sector(1 << 27)
+    ) {
         self.isReadOnly = isReadOnly
         self.direct = direct
+        self.loopFiles = loopFiles
         self.nullCapacity = nullCapacity
     }
 }
@@ -47,6 +53,12 @@ public final class Volume: Sendable {
     public let geometry: Geometry
     /// The open descriptor, or -1 of `null`.
     public let descriptor: Int32
+    /// What reads, writes and flushes go to: `descriptor`, or the file behind a loop device.
+    public let data: Int32
+    /// The path of the file behind a loop device, if that is what is read and written.
+    public let backingFile: String?
+    /// Reads and writes never wait for a device.
+    public let isInMemory: Bool
     private let opened: OpenedVolume?
 
     /// Opens what `name` names (a path, `VG/LV` or `null`).
@@ -67,6 +79,9 @@ public final class Volume: Sendable {
         isDirect = false
         geometry = Geometry(capacity: options.nullCapacity, hasVolatileCache: false)
         descriptor = -1
+        data = -1
+        backingFile = nil
+        isInMemory = false
         opened = nil
     }
 
@@ -80,6 +95,9 @@ public final class Volume: Sendable {
         isDirect = opened.isDirect
         isReadOnly = options.isReadOnly
         descriptor = opened.descriptor.number
+        data = opened.data
+        backingFile = opened.backingPath
+        isInMemory = linux_is_in_memory(opened.data) != 0
         self.opened = consume opened
     }
 

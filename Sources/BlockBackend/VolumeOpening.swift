@@ -7,6 +7,23 @@ internal import XenWire
 struct OpenedVolume: ~Copyable {
     let descriptor: OwnedDescriptor
     let isDirect: Bool
+    /// Where the data is read and written instead.
+    let backing: BackingFile?
+
+    /// What reads, writes and flushes go to.
+    var data: Int32 {
+        switch backing {
+        case .some(let backing): backing.descriptor.number
+        case .none: descriptor.number
+        }
+    }
+
+    var backingPath: String? {
+        switch backing {
+        case .some(let backing): backing.path
+        case .none: nil
+        }
+    }
 }
 
 /// The steps of opening a volume that has a path; each checks one rule and names it when it is broken.
@@ -49,7 +66,17 @@ struct VolumeOpening {
         guard number >= 0 else { throw failure("cannot be opened", -number) }
         let descriptor = OwnedDescriptor(owning: number)
         try check(descriptor, is: kind)
-        return OpenedVolume(descriptor: descriptor, isDirect: direct >= 0)
+        return finished(descriptor, isDirect: direct >= 0)
+    }
+
+    private func finished(_ descriptor: consuming OwnedDescriptor, isDirect: Bool) -> OpenedVolume {
+        var status = stat()
+        guard options.loopFiles, !options.isReadOnly, unsafe fstat(descriptor.number, &status) == 0,
+            let backing = BackingFile(
+                behind: descriptor.number, number: UInt64(status.st_rdev), direct: options.direct)
+        else { return OpenedVolume(descriptor: descriptor, isDirect: isDirect, backing: nil) }
+        let isDirect = backing.isDirect
+        return OpenedVolume(descriptor: descriptor, isDirect: isDirect, backing: backing)
     }
 
     /// O_NONBLOCK until the type is known to be right: should the path have become a pipe meanwhile, open would block.
@@ -80,7 +107,7 @@ struct VolumeOpening {
         let capacity = try checkedCapacity(descriptor, kind)
         return kind == .file
             ? fileGeometry(descriptor, status, capacity, isDirect: opened.isDirect)
-            : try deviceGeometry(descriptor, status, capacity, isDirect: opened.isDirect)
+            : try deviceGeometry(opened, status, capacity)
     }
 
     private func checkedCapacity(_ descriptor: Int32, _ kind: Volume.Kind) throws(VolumeError) -> Sector {
@@ -110,8 +137,9 @@ struct VolumeOpening {
     }
 
     private func deviceGeometry(
-        _ descriptor: Int32, _ status: stat, _ capacity: Sector, isDirect: Bool
+        _ opened: borrowing OpenedVolume, _ status: stat, _ capacity: Sector
     ) throws(VolumeError) -> Geometry {
+        let descriptor = opened.descriptor.number
         var logical: UInt32 = 0
         var physical: UInt32 = 0
         let result = unsafe linux_block_sizes(descriptor, &logical, &physical)
@@ -122,7 +150,8 @@ struct VolumeOpening {
         let attributes = BlockAttributes(device: UInt64(status.st_rdev))
         return Geometry(
             capacity: capacity, logicalBlock: logical, physicalBlock: max(physical, logical),
-            operationUnit: isDirect ? logical : 512, discard: options.isReadOnly ? nil : attributes.discard,
+            operationUnit: opened.isDirect ? max(logical, Self.directUnit(behind: opened) ?? 0) : 512,
+            discard: options.isReadOnly ? nil : attributes.discard,
             hasVolatileCache: attributes.hasVolatileCache)
     }
 
@@ -135,6 +164,12 @@ struct VolumeOpening {
             capacity: capacity, logicalBlock: 512, physicalBlock: block,
             operationUnit: isDirect ? Self.directUnit(descriptor, status) : 512,
             discard: options.isReadOnly ? nil : Self.holes(descriptor, capacity, block), hasVolatileCache: true)
+    }
+
+    private static func directUnit(behind opened: borrowing OpenedVolume) -> UInt32? {
+        var status = stat()
+        guard opened.data != opened.descriptor.number, unsafe fstat(opened.data, &status) == 0 else { return nil }
+        return directUnit(opened.data, status)
     }
 
     /// What the file system says, else the block of the device below it, else 4,096, which suits all of them.

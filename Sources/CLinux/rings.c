@@ -11,10 +11,10 @@ static int linux_uring_register(struct io_uring *ring, unsigned operation, void 
 
 int linux_uring_restrict(
     struct io_uring *ring, const uint8_t *submissions, unsigned submission_count, const uint8_t *registrations,
-    unsigned registration_count, uint8_t required_flags)
+    unsigned registration_count, uint8_t required_flags, uint8_t allowed_flags)
 {
     struct io_uring_restriction rules[IORING_RESTRICTION_LAST * 32];
-    unsigned count = 0, limit = sizeof rules / sizeof *rules - 1;
+    unsigned count = 0, limit = sizeof rules / sizeof *rules - 2;
     memset(rules, 0, sizeof rules);
     for (unsigned i = 0; i < submission_count && count < limit; i++)
         rules[count++] = (struct io_uring_restriction){.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = submissions[i]};
@@ -23,6 +23,8 @@ int linux_uring_restrict(
             .opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = registrations[i]};
     rules[count++] = (struct io_uring_restriction){
         .opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = required_flags};
+    rules[count++] = (struct io_uring_restriction){
+        .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = allowed_flags};
     return linux_uring_register(ring, IORING_REGISTER_RESTRICTIONS, rules, count);
 }
 

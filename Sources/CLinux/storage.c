@@ -1,5 +1,8 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
+#include <linux/loop.h>
+#include <linux/magic.h>
+#include <sys/statfs.h>
 
 int linux_block_capacity(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes) < 0 ? -errno : 0; }
 
@@ -44,6 +47,43 @@ int linux_set_blocking(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
     return flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int linux_loop_status(int fd, struct linux_loop *status)
+{
+    struct loop_info64 info;
+    if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0)
+        return -errno;
+    *status = (struct linux_loop){
+        .device = info.lo_device, .inode = info.lo_inode, .offset = info.lo_offset, .limit = info.lo_sizelimit,
+        .read_only = (info.lo_flags & LO_FLAGS_READ_ONLY) != 0, .direct = (info.lo_flags & LO_FLAGS_DIRECT_IO) != 0};
+    return 0;
+}
+
+int linux_synchronize(int fd) { return fdatasync(fd) < 0 ? -errno : 0; }
+
+int linux_is_in_memory(int fd)
+{
+    struct statfs status;
+    return fstatfs(fd, &status) == 0 && (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+}
+
+ssize_t linux_read_at(int fd, void *bytes, size_t count, uint64_t offset)
+{
+    ssize_t result;
+    do
+        result = pread(fd, bytes, count, (off_t)offset);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
+}
+
+ssize_t linux_write_at(int fd, const void *bytes, size_t count, uint64_t offset)
+{
+    ssize_t result;
+    do
+        result = pwrite(fd, bytes, count, (off_t)offset);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
 }
 
 ssize_t linux_read_text(const char *path, char *buffer, size_t size)

@@ -84,4 +84,12 @@ final class LiveEventChannel: EventChannel {
         // Fails for ports that are not ours only.
         _ = calls.unmask(port)
     }
+
+    func noteTaken() { isMasked = true }
+
+    func takeUnmasking() -> UInt32? {
+        guard isMasked else { return nil }
+        isMasked = false
+        return port
+    }
 }

@@ -138,6 +138,7 @@ public final class BlockFrontend {
         let disk = try readDisk()
         var queue = options.queue
         queue.segments = min(queue.segments, disk.maximumSegments)
+        if options.offersPersistent && disk.offersPersistent { queue.grantsPerRequest = false }
         queues = try setups.finish(backend: backend, domain: domain, options: queue)
         try switchState(.connected)
         return disk

@@ -47,7 +47,7 @@ public import Uring
 
     // MARK: The queue's side
 
-    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {
+    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int, lazily: Bool) -> Int {
         let accepted = min(count, capacity - underWay)
         for index in 0..<accepted {
             // The caller answers for `count` initialised operations.
@@ -83,8 +83,12 @@ public import Uring
     public func unregister(slab: UInt16) { slabs.remove(slab) }
 
     /// Nothing to watch: the scheduler knows what has arrived.
-    public func watch(event: Int32, control: Int32) {}
+    public func watch(event: Int32, control: Int32, takingEvents: Bool) {}
+
+    public var takesEvents: Bool { false }
+
+    public func flush() {}
 
     /// Never called by a scheduler; there is nothing to wait for.
-    public func wait(nanoseconds: UInt64?) -> WakeReasons { [] }
+    public func wait(_ limit: WaitLimit, acknowledgement: UInt32?) -> WakeReasons { [] }
 }

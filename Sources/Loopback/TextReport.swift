@@ -13,8 +13,9 @@ extension RunReport {
             "  events       : \(each(notifications, 3)) notifications/IO to the backend, "
                 + "\(each(wakeups, 3)) wake-ups/IO of the frontend")
         lines.append("  ring         : \(ringText)")
-        if options.offersPersistent, disk?.offersPersistent != true {
-            lines.append("  persistent   : offered, not used: the backend does not offer persistent grants")
+        if options.offersPersistent {
+            let isUsed = disk?.offersPersistent == true
+            lines.append("  persistent   : offered, \(isUsed ? "used" : "not used: the backend does not want them")")
         }
         if let verify = options.verify {
             lines.append("  verify       : \(verify.rawValue), \(verifiedSectors) sectors compared, all as written")

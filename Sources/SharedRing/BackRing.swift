@@ -44,6 +44,9 @@ public import CXen
         return count > size &- (consumer &- producer) ? nil : count
     }
 
+    /// Nothing waits, as far as the guest says now.
+    @inlinable public var isEmpty: Bool { @_noLocks get { requestProducer() == consumer } }
+
     /// `req_prod` as it is now, for watching whether the guest makes progress; not checked.
     @inlinable @_noLocks public func requestProducer() -> UInt32 {
         unsafe xen_load_relaxed(base + Int(XEN_RING_REQ_PROD))

@@ -7,7 +7,7 @@ public import XenWire
 /// serve the ring, and only then `unmask`: the next event is delivered after that, and one that came meanwhile is kept.
 /// Used from its queue's thread only.
 public protocol EventChannel: AnyObject {
-    /// Polls readable when an event is pending. Poll it, never read it.
+    /// Polls readable when an event is pending. Whoever reads it says so with `noteTaken`.
     var descriptor: Int32 { get }
     /// Sends an event to the other end.
     func notify()
@@ -15,6 +15,18 @@ public protocol EventChannel: AnyObject {
     func drain() -> Bool
     /// Allows the next event; a no-op where nothing was drained.
     func unmask()
+    /// Somebody else has read the descriptor and got something: as a `drain` that returned true.
+    func noteTaken()
+    /// As `unmask`, for somebody else who writes to the descriptor: the word to write, if there is anything to allow.
+    func takeUnmasking() -> UInt32?
+}
+
+extension EventChannel {
+    public func noteTaken() {}
+    public func takeUnmasking() -> UInt32? {
+        unmask()
+        return nil
+    }
 }
 
 /// What a queue needs of the hypervisor. Live, loopback between processes, and the model in one process implement it.

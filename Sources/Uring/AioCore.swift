@@ -152,11 +152,11 @@ internal import Descriptors
 
     // MARK: Waiting
 
-    mutating func wait(nanoseconds: UInt64?) -> WakeReasons {
+    mutating func wait(nanoseconds: UInt64) -> WakeReasons {
         if unsent > 0 { flush() }
         guard refusals == 0, !(unsafe linux_aio_ready(context)) else { return .completions }
         // Blocks that the kernel has no memory for are tried again in a moment.
-        let limit = unsent > 0 ? min(nanoseconds ?? .max, 1_000_000) : nanoseconds
+        let limit = unsent > 0 ? min(nanoseconds, 1_000_000) : nanoseconds
         let reasons = watched.wait(alsoFor: completed.number, nanoseconds: limit)
         // Counts what was reaped long ago too: a stale wake-up costs a turn, a missing one a request.
         if reasons.contains(.completions) { _ = linux_eventfd_take(completed.number) }

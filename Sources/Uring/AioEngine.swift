@@ -16,11 +16,11 @@ public final class AioEngine: Engine {
         self.capacity = capacity
     }
 
-    public func watch(event: Int32, control: Int32) {
+    public func watch(event: Int32, control: Int32, takingEvents: Bool) {
         unsafe core.watched = WatchedDescriptors(event: event, control: control)
     }
 
-    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {
+    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int, lazily: Bool) -> Int {
         unsafe core.submit(operations, count: count)
     }
 
@@ -33,7 +33,12 @@ public final class AioEngine: Engine {
 
     public func unregister(slab: UInt16) {}
 
-    public func wait(nanoseconds: UInt64?) -> WakeReasons {
-        unsafe core.wait(nanoseconds: nanoseconds)
+    /// Operations have started when `submit` returns.
+    public func flush() {}
+
+    public var takesEvents: Bool { false }
+
+    public func wait(_ limit: WaitLimit, acknowledgement: UInt32?) -> WakeReasons {
+        unsafe core.wait(nanoseconds: limit.nanoseconds)
     }
 }

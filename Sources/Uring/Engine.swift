@@ -62,11 +62,22 @@ public struct WakeReasons: OptionSet, Sendable {
     public let rawValue: UInt8
     @inlinable @_noLocks public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// Completions can be reaped.
-    public static let completions = WakeReasons(rawValue: 1)
+    @inlinable public static var completions: WakeReasons { @_noLocks get { WakeReasons(rawValue: 1) } }
     /// The first watched descriptor is readable (a queue's event channel).
-    public static let event = WakeReasons(rawValue: 2)
+    @inlinable public static var event: WakeReasons { @_noLocks get { WakeReasons(rawValue: 2) } }
     /// The second watched descriptor is readable (a queue's control eventfd).
-    public static let control = WakeReasons(rawValue: 4)
+    @inlinable public static var control: WakeReasons { @_noLocks get { WakeReasons(rawValue: 4) } }
+    /// The engine has taken an event from the first watched descriptor.
+    @inlinable public static var eventTaken: WakeReasons { @_noLocks get { WakeReasons(rawValue: 8) } }
+}
+
+/// How long `Engine.wait` sleeps if nothing happens.
+public enum WaitLimit: Sendable {
+    case forever
+    case nanoseconds(UInt64)
+    /// Until this long after the last wait that was over for this reason, or a little longer: a limit that costs nothing to
+    /// set again for each of many short sleeps. Always the same for one engine.
+    case tick(nanoseconds: UInt64)
 }
 
 /// Asynchronous I/O on one file, for one thread.
@@ -78,7 +89,12 @@ public protocol Engine: AnyObject {
     var capacity: Int { get }
 
     /// Starts operations in order and returns how many it accepted; the rest were not started and are presented again.
-    func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int
+    ///
+    /// - Parameter lazily: it is enough if they start with the next `flush` or `wait`, which spares a call.
+    func submit(_ operations: UnsafePointer<IOOperation>, count: Int, lazily: Bool) -> Int
+
+    /// Starts what was submitted lazily.
+    func flush()
 
     /// Moves up to `capacity` ends of operations into `completions` and returns how many.
     func reap(_ completions: UnsafeMutablePointer<IOCompletion>, capacity: Int) -> Int
@@ -92,8 +108,44 @@ public protocol Engine: AnyObject {
 
     /// Sets the two descriptors that `wait` also waits for (-1: none) and opens the engine for operations; once, before
     /// the first `submit`.
-    func watch(event: Int32, control: Int32) throws(Fault)
+    ///
+    /// - Parameter takingEvents: the engine reads the first descriptor itself, if it can. See `takesEvents`.
+    func watch(event: Int32, control: Int32, takingEvents: Bool) throws(Fault)
 
-    /// Sleeps until something is to be done or the time is over (`nil`: no limit). The reasons may be spurious.
-    func wait(nanoseconds: UInt64?) -> WakeReasons
+    /// The engine reads the first watched descriptor itself: `wait` then says `eventTaken`, and writes what acknowledges
+    /// an event. Where it cannot, it says `event`, and the caller reads and writes.
+    var takesEvents: Bool { get }
+
+    /// Sleeps until something is to be done or the time is over. The reasons may be spurious.
+    ///
+    /// - Parameter acknowledgement: a word that is written to the first descriptor before sleeping, where the engine
+    ///   `takesEvents`.
+    func wait(_ limit: WaitLimit, acknowledgement: UInt32?) -> WakeReasons
+}
+
+extension Engine {
+    /// Starts operations at once.
+    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {
+        unsafe submit(operations, count: count, lazily: false)
+    }
+
+    /// Watches without reading.
+    public func watch(event: Int32, control: Int32) throws(Fault) {
+        try watch(event: event, control: control, takingEvents: false)
+    }
+
+    /// Sleeps until something is to be done or the time is over (`nil`: no limit).
+    public func wait(nanoseconds: UInt64?) -> WakeReasons {
+        wait(nanoseconds.map { .nanoseconds($0) } ?? .forever, acknowledgement: nil)
+    }
+}
+
+extension WaitLimit {
+    /// As a number, a tick being one from now on; `.max` if there is none.
+    var nanoseconds: UInt64 {
+        switch self {
+        case .forever: .max
+        case .nanoseconds(let limit), .tick(let limit): limit
+        }
+    }
 }

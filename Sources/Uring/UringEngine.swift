@@ -21,12 +21,19 @@ public final class UringEngine: Engine {
     /// Completions that found the completion queue full: 0, or the capacity account is wrong.
     public var overflows: UInt32 { unsafe core.overflows }
 
-    public func watch(event: Int32, control: Int32) throws(Fault) {
-        unsafe try core.enable(file: file, watching: WatchedDescriptors(event: event, control: control))
+    public func watch(event: Int32, control: Int32, takingEvents: Bool) throws(Fault) {
+        unsafe try core.enable(
+            file: file, watching: WatchedDescriptors(event: event, control: control), takingEvents: takingEvents)
     }
 
-    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int) -> Int {
-        unsafe core.submit(operations, count: count)
+    public var takesEvents: Bool { unsafe core.takesEvents }
+
+    public func submit(_ operations: UnsafePointer<IOOperation>, count: Int, lazily: Bool) -> Int {
+        unsafe core.submit(operations, count: count, lazily: lazily)
+    }
+
+    public func flush() {
+        unsafe core.flushLazy()
     }
 
     public func reap(_ completions: UnsafeMutablePointer<IOCompletion>, capacity: Int) -> Int {
@@ -41,7 +48,7 @@ public final class UringEngine: Engine {
         unsafe core.unregister(slab: slab)
     }
 
-    public func wait(nanoseconds: UInt64?) -> WakeReasons {
-        unsafe core.wait(nanoseconds: nanoseconds)
+    public func wait(_ limit: WaitLimit, acknowledgement: UInt32?) -> WakeReasons {
+        unsafe core.wait(limit, acknowledgement: acknowledgement)
     }
 }

@@ -78,6 +78,9 @@ internal import Descriptors
         unsafe linux_uring_set_buffer(ring, slot, memory?.baseAddress, memory?.count ?? 0) == 0
     }
 
+    /// Entries may leave out their completion (5.17).
+    var canSkipCompletions: Bool { unsafe ring.pointee.features & IORING_FEAT_CQE_SKIP != 0 }
+
     /// Completions that found the ring full; the kernel keeps them aside, at a price. 0 while the account is right.
     var overflows: UInt32 { unsafe ring.pointee.cq.koverflow?.pointee ?? 0 }
 

@@ -6,7 +6,7 @@ enum UringSetup {
     /// Everything an engine submits. IORING_REGISTER_RESTRICTIONS refuses the rest with EACCES.
     static let allowedSubmissions = [
         IORING_OP_READ, IORING_OP_WRITE, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IORING_OP_FSYNC,
-        IORING_OP_POLL_ADD,
+        IORING_OP_POLL_ADD, IORING_OP_TIMEOUT,
     ].map { UInt8(truncatingIfNeeded: $0.rawValue) }
 
     /// What an enabled ring can still change: buffer slots and the ring descriptor's own registration.
@@ -78,7 +78,7 @@ enum UringSetup {
             "restrict io_uring",
             unsafe linux_uring_restrict(
                 ring, allowedSubmissions, UInt32(allowedSubmissions.count), allowedRegistrations,
-                UInt32(allowedRegistrations.count), linux_sqe_fixed_file))
+                UInt32(allowedRegistrations.count), linux_sqe_fixed_file, linux_sqe_silent))
         try check("enable io_uring", unsafe linux_uring_enable(ring))
     }
 

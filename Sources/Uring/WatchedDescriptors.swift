@@ -8,9 +8,9 @@ struct WatchedDescriptors {
     var control: Int32 = -1
 
     /// poll(2) on both, and on a third descriptor that tells of completions.
-    func wait(alsoFor completions: Int32, nanoseconds: UInt64?) -> WakeReasons {
+    func wait(alsoFor completions: Int32, nanoseconds: UInt64) -> WakeReasons {
         // The bits of linux_poll_input are in argument order, as those of WakeReasons.
-        let ready = linux_poll_input(completions, event, control, nanoseconds ?? .max)
+        let ready = linux_poll_input(completions, event, control, nanoseconds)
         return ready > 0 ? WakeReasons(rawValue: UInt8(truncatingIfNeeded: ready)) : []
     }
 }

@@ -46,6 +46,9 @@ struct Options: ParsableArguments {
     @Option(help: "I/O around the page cache: auto (where the volume can), 1 or 0.")
     var direct: DirectMode = .auto
 
+    @Flag(inversion: .prefixedNo, help: "Serve a loop device as the file behind it, where that is the same.")
+    var loopFiles = true
+
     @Option(help: ArgumentHelp("Where locks, status and records are kept.", valueName: "DIR"))
     var stateDir: String?
 
@@ -66,6 +69,11 @@ struct Options: ParsableArguments {
 
     @Option(help: ArgumentHelp("Ring size to offer, 0 to 4: 1 to 16 pages.", valueName: "N"))
     var maxRingPageOrder = 4
+
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Let frontends keep their pages granted: a copy of their own instead of a hypercall of ours.")
+    var persistentGrants = true
 
     @Option(help: ArgumentHelp("Buffer memory of a queue in MiB, 1 to 1024.", valueName: "MIB"))
     var bufferCeiling = 8
@@ -123,8 +131,9 @@ extension Options {
         DeviceOptions(
             offer: ConnectionOffer(
                 queues: maxQueues, ringPageOrder: maxRingPageOrder, indirectSegments: maxIndirect,
-                sectorSize: sectorSize),
-            engine: engine, direct: direct, bufferCeiling: bufferCeiling << 20, offersBarrier: barrier,
+                sectorSize: sectorSize, persistentGrants: persistentGrants),
+            engine: engine, direct: direct, loopFiles: loopFiles, bufferCeiling: bufferCeiling << 20,
+            offersBarrier: barrier,
             mayPoll: processors > 1)
     }
 }

@@ -189,9 +189,11 @@ struct ConnectionTests {
         #expect(Self.refused(Self.with([key: text])) == key)
     }
 
-    @Test(arguments: ["0", "1"])
-    func `persistent grants are not offered and not missed`(_ text: String) {
-        #expect(Self.refused(Self.with(["feature-persistent": text])) == nil)
+    @Test(arguments: [("0", false), ("1", true), (nil, false)] as [(String?, Bool)], [true, false])
+    func `persistent grants are used if both sides want it`(_ frontend: (String?, Bool), _ isOffered: Bool) throws {
+        let keys = frontend.0.map { Self.with(["feature-persistent": $0]) } ?? Self.with([:])
+        let connection = try Connection.negotiate(keys, ConnectionOffer(persistentGrants: isOffered))
+        #expect(connection.persistentGrants == (frontend.1 && isOffered))
     }
 
     @Test func `frontends with large sectors get 512 bytes or nothing`() {
@@ -244,12 +246,14 @@ struct ConnectionTests {
     @Test func `transport keys`() {
         let usual = ConnectionOffer().transportKeys
         let names = ["feature-max-indirect-segments", "multi-queue-max-queues", "max-ring-page-order"]
-        #expect(usual.map(\.name) == names)
-        #expect(usual.map(\.value) == ["256", "8", "4"])
-        let least = ConnectionOffer(queues: 0, ringPageOrder: -1, indirectSegments: 0).transportKeys
-        #expect(least.map(\.name) == ["multi-queue-max-queues", "max-ring-page-order"])
-        #expect(least.map(\.value) == ["1", "0"])
+        #expect(usual.map(\.name) == names + ["feature-persistent"])
+        #expect(usual.map(\.value) == ["256", "8", "4", "1"])
+        let least = ConnectionOffer(
+            queues: 0, ringPageOrder: -1, indirectSegments: 0, persistentGrants: false
+        ).transportKeys
+        #expect(least.map(\.name) == ["multi-queue-max-queues", "max-ring-page-order", "feature-persistent"])
+        #expect(least.map(\.value) == ["1", "0", "0"])
         let most = ConnectionOffer(queues: 99, ringPageOrder: 99, indirectSegments: 99999)
-        #expect(most.transportKeys.map(\.value) == ["4096", "8", "4"])
+        #expect(most.transportKeys.map(\.value) == ["4096", "8", "4", "1"])
     }
 }

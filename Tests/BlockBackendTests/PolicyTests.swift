@@ -95,3 +95,26 @@ private func awake(_ policy: SpinPolicy, sleeps: Int) -> UInt64 {
     }
     #expect(spin.nextBudget() == 50_000)
 }
+
+@Test func submissionsAreLazyWhereNoAnswerComesAtOnce() {
+    var laziness = Laziness()
+    for _ in 0..<Int(Laziness.patience) {
+        #expect(!laziness.mayBeLazy, "not known yet")
+        laziness.submitted(lazily: false)
+        laziness.looked(reaped: 0)
+        laziness.looked(reaped: 5)  // a later look says nothing of the submission
+    }
+    #expect(laziness.mayBeLazy)
+    var lazyOnes = 0
+    for _ in 0..<640 {
+        let lazily = laziness.mayBeLazy
+        lazyOnes += lazily ? 1 : 0
+        laziness.submitted(lazily: lazily)
+        laziness.looked(reaped: lazily ? 1 : 0)
+    }
+    #expect(lazyOnes == 630, "every 64th asks again")
+    while laziness.mayBeLazy { laziness.submitted(lazily: true) }
+    laziness.submitted(lazily: false)
+    laziness.looked(reaped: 1)
+    #expect(!laziness.mayBeLazy, "the volume has become fast")
+}

@@ -91,7 +91,7 @@ struct FullVolumeTests {
         let device = try small.makeLoopDevice()
         try small.fill()
         let world = try World()
-        let first = try world.startDaemon(["--direct", "0"])
+        let first = try world.startDaemon(["--direct", "0", "--no-loop-files"])
         var frontend = try world.connect(device)
         // Page by page: the loop driver reports a write that found room for a part of itself as done.
         var sector: UInt64 = 0
@@ -106,7 +106,7 @@ struct FullVolumeTests {
         first.kill()
         _ = first.wait()
 
-        let second = try world.startDaemon(["--direct", "0"])
+        let second = try world.startDaemon(["--direct", "0", "--no-loop-files"])
         try world.write([World.front("state"): "6"])
         #expect(try world.waitForState("6"))
         try world.write([World.front("state"): "1"])

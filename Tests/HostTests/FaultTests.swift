@@ -15,7 +15,7 @@ import XenWire
     @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing), arguments: [EngineKind.uring, .libaio])
     func aCutBackingFileFailsItsPartOnly(kind: EngineKind) throws {
         let device = try LoopDevice(size: 4 * Self.megabyte)
-        let io = try Operator(try Volume(device.path), kind)
+        let io = try Operator(try Volume(device.path, .itself), kind)
         try device.backing.truncate(to: Self.megabyte)
         let results = io.run([
             io.transfer(.read, at: 0, 4096, tag: 1), io.transfer(.read, at: 2 * Self.megabyte, 4096, tag: 2),
@@ -28,7 +28,7 @@ import XenWire
     @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing), arguments: [EngineKind.uring, .libaio])
     func aVanishedDeviceAnswersEverything(kind: EngineKind) throws {
         let device = try LoopDevice(size: 4 * Self.megabyte)
-        let volume = try Volume(device.path)
+        let volume = try Volume(device.path, .itself)
         let io = try Operator(volume, kind)
         #expect(io.run([io.transfer(.write, at: 0, 4096, tag: 1)]) == [1: 4096])
         try device.backing.truncate(to: 0)
@@ -47,7 +47,7 @@ import XenWire
     @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing), arguments: [EngineKind.uring, .libaio])
     func largeBlocksWantAlignedOperations(kind: EngineKind) throws {
         let device = try LoopDevice(size: 4 * Self.megabyte, sector: 4096)
-        let volume = try Volume(device.path)
+        let volume = try Volume(device.path, .itself)
         #expect(volume.geometry.operationUnit == 4096)
         let io = try Operator(volume, kind)
         let results = io.run([
@@ -56,7 +56,7 @@ import XenWire
         ])
         #expect(results == [1: -EINVAL, 2: -EINVAL, 3: 4096, 4: 0])
         // The same through the page cache, which takes any sector.
-        let cached = try Operator(try Volume(device.path, VolumeOptions(direct: .off)), kind)
+        let cached = try Operator(try Volume(device.path, VolumeOptions(direct: .off, loopFiles: false)), kind)
         #expect(cached.run([cached.transfer(.write, at: 512, 512, tag: 5)]) == [5: 512])
     }
 
@@ -65,7 +65,7 @@ import XenWire
     func aFullFileSystemIsToldPerWrite(kind: EngineKind) throws {
         let mount = try Mount(["-t", "tmpfs", "-o", "size=1m"], source: "tmpfs")
         let file = try ScratchFile(size: 8 * Self.megabyte, in: mount.path)
-        let io = try Operator(try Volume(file.path, VolumeOptions(direct: .off)), kind)
+        let io = try Operator(try Volume(file.path, VolumeOptions(direct: .off, loopFiles: false)), kind)
         let results = io.run((0..<16).map { io.transfer(.write, at: $0 * 131_072, 131_072, tag: UInt32($0)) })
         let whole = results.values.filter { $0 == 131_072 }.count
         #expect(results.count == 16)

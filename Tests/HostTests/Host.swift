@@ -1,3 +1,4 @@
+import BlockBackend
 import CLinux
 import Glibc
 import Testing
@@ -66,14 +67,19 @@ final class ScratchFile: Sendable {
     }
 }
 
+extension VolumeOptions {
+    /// A loop device, not the file behind it.
+    static let itself = VolumeOptions(loopFiles: false)
+}
+
 /// A loop device over a file of its own; detached when the value goes, whatever the test did.
 final class LoopDevice {
     let backing: ScratchFile
     let path: String
 
-    init(size: Int, sector: Int = 512, readOnly: Bool = false) throws {
+    init(size: Int, sector: Int = 512, readOnly: Bool = false, options: [String] = []) throws {
         backing = try ScratchFile(size: size)
-        let flags = ["--find", "--show", "--sector-size", "\(sector)"] + (readOnly ? ["--read-only"] : [])
+        let flags = ["--find", "--show", "--sector-size", "\(sector)"] + (readOnly ? ["--read-only"] : []) + options
         path = String(try Host.run("losetup", flags + [backing.path]).prefix { $0 != "\n" })
     }
 

@@ -94,7 +94,7 @@ import XenWire
     @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing), arguments: [512, 4096])
     func aBlockDeviceTellsItsBlocks(sector: Int) throws {
         let device = try LoopDevice(size: 8 << 20, sector: sector)
-        let volume = try Volume(device.path)
+        let volume = try Volume(device.path, .itself)
         #expect(volume.kind == .blockDevice && volume.isDirect)
         #expect(volume.geometry.capacity == Sector(8 << 11))
         #expect(volume.geometry.logicalBlock == UInt32(sector))
@@ -102,10 +102,72 @@ import XenWire
         #expect(volume.geometry.physicalBlock >= UInt32(sector))
         let discard = try #require(volume.geometry.discard)
         #expect(discard.granularity >= 512 && discard.alignment == 0 && discard.maximum >= discard.granularity)
-        #expect(try Volume(device.path, VolumeOptions(direct: .off)).geometry.operationUnit == 512)
+        #expect(try Volume(device.path, VolumeOptions(direct: .off, loopFiles: false)).geometry.operationUnit == 512)
         try device.backing.truncate(to: 16 << 20)
         try Host.run("losetup", ["--set-capacity", device.path])
         #expect(try volume.refreshCapacity() == Sector(16 << 11))
+    }
+
+    // MARK: The file behind a loop device
+
+    @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing), arguments: [DirectMode.auto, .on, .off])
+    func aLoopDeviceIsServedAsItsFile(direct: DirectMode) throws {
+        let device = try LoopDevice(size: 8 << 20)
+        let volume = try Volume(device.path, VolumeOptions(direct: direct))
+        #expect(volume.kind == .blockDevice)
+        #expect(volume.backingFile == device.backing.path)
+        #expect(volume.data != volume.descriptor)
+        // As the device itself does it, which losetup makes without --direct-io.
+        #expect(volume.isDirect == (direct == .on))
+        #expect(volume.geometry.capacity == Sector(8 << 11))
+        #expect(unsafe linux_write_at(volume.data, [7, 8], 2, 4096) == (direct == .on ? -Int(EINVAL) : 2))
+        #expect(linux_synchronize(volume.data) == 0)
+    }
+
+    @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing))
+    func whatTheHostWroteToALoopDeviceIsSeen() throws {
+        let device = try LoopDevice(size: 1 << 20)
+        let writer = OwnedDescriptor(owning: unsafe linux_open(device.path, O_RDWR, 0))
+        #expect(unsafe linux_write_at(writer.number, [42], 1, 777) == 1)
+        let volume = try Volume(device.path)
+        var byte: UInt8 = 0
+        #expect(unsafe linux_read_at(volume.data, &byte, 1, 777) == 1 && byte == 42)
+    }
+
+    @Test(
+        .enabled(if: Host.hasLoopDevices, Host.loopIsMissing),
+        arguments: [["--offset", "4096"], ["--sizelimit", "65536"]])
+    func aPartOfAFileIsServedThroughItsDevice(options: [String]) throws {
+        let device = try LoopDevice(size: 1 << 20, options: options)
+        let volume = try Volume(device.path)
+        #expect(volume.backingFile == nil)
+        #expect(volume.data == volume.descriptor)
+    }
+
+    @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing))
+    func anotherFileOfTheSameNameIsNotServed() throws {
+        let device = try LoopDevice(size: 1 << 20)
+        let other = try ScratchFile(size: 1 << 20)
+        try #require(unsafe rename(other.path, device.backing.path) == 0)
+        let volume = try Volume(device.path)
+        #expect(volume.backingFile == nil)
+        #expect(volume.data == volume.descriptor)
+    }
+
+    @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing))
+    func readOnlyDevicesAreServedThemselves() throws {
+        let device = try LoopDevice(size: 1 << 20, readOnly: true)
+        #expect(try Volume(device.path, VolumeOptions(isReadOnly: true)).backingFile == nil)
+        // So is a writable one that is only read: it costs nothing to be able to change its file.
+        let writable = try LoopDevice(size: 1 << 20)
+        #expect(try Volume(writable.path, VolumeOptions(isReadOnly: true)).backingFile == nil)
+    }
+
+    @Test func filesInMemoryAreKnown() throws {
+        let file = try ScratchFile(size: 1 << 20, in: "/dev/shm")
+        #expect(try Volume(file.path).isInMemory)
+        let other = try ScratchFile(size: 1 << 20)
+        #expect(try !Volume(other.path).isInMemory)
     }
 
     @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing))

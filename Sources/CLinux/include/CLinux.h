@@ -80,5 +80,11 @@ LINUX_INLINE int linux_eventfd_take(int fd) {
     return got == (ssize_t)sizeof count;
 }
 
+/// Whether reads of a descriptor fail instead of waiting.
+LINUX_INLINE bool linux_is_nonblocking(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && flags & O_NONBLOCK;
+}
+
 /// Names the calling thread; the kernel keeps 15 bytes (prctl(2), PR_SET_NAME).
 static inline void linux_set_thread_name(const char *name) { prctl(PR_SET_NAME, name); }

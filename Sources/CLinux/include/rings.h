@@ -24,6 +24,7 @@ LINUX_INLINE void linux_store_release(uint32_t *word, uint32_t value) { __atomic
 // ---- io_uring -------------------------------------------------------------------------------------------------------
 // IOSQE_FIXED_FILE is 1U << an enumerator, which Swift does not import.
 static const uint8_t linux_sqe_fixed_file = 1u << IOSQE_FIXED_FILE_BIT;
+static const uint8_t linux_sqe_silent = 1u << IOSQE_CQE_SKIP_SUCCESS_BIT;
 
 /// A read or a write of a registered file; `buffer_slot` counts for the *_FIXED opcodes only.
 LINUX_INLINE void linux_sqe_transfer(
@@ -60,6 +61,28 @@ LINUX_INLINE void linux_sqe_poll(struct io_uring_sqe *sqe, int file_slot, uint64
     sqe->user_data = user_data;
 }
 
+/// Reads what a descriptor that is watched has to say, once there is something; `capacity` bytes at `bytes`.
+LINUX_INLINE void linux_sqe_take_event(
+    struct io_uring_sqe *sqe, int file_slot, void *bytes, uint32_t capacity, uint64_t user_data)
+{
+    linux_sqe_transfer(sqe, IORING_OP_READ, file_slot, bytes, capacity, 0, 0, user_data);
+}
+
+/// Writes a word to a descriptor that is watched; a completion comes only if that fails (5.17).
+LINUX_INLINE void linux_sqe_acknowledge(struct io_uring_sqe *sqe, int file_slot, uint32_t *word, uint64_t user_data)
+{
+    linux_sqe_transfer(sqe, IORING_OP_WRITE, file_slot, word, sizeof *word, 0, 0, user_data);
+    sqe->flags |= linux_sqe_silent;
+}
+
+/// One completion after `limit`.
+LINUX_INLINE void linux_sqe_timeout(struct io_uring_sqe *sqe, struct __kernel_timespec *limit, uint64_t user_data)
+{
+    io_uring_prep_timeout(sqe, limit, 0, 0);
+    sqe->flags = linux_sqe_fixed_file; // demanded of every entry
+    sqe->user_data = user_data;
+}
+
 /// io_uring_enter(2) without waiting: entries consumed, or -errno.
 LINUX_INLINE int linux_uring_enter(int fd, uint32_t submit, uint32_t flags)
 {
@@ -80,10 +103,11 @@ LINUX_INLINE int linux_uring_wait(int fd, uint32_t submit, uint32_t flags, uint6
     return result < 0 ? -errno : (int)result;
 }
 
-/// Allows these submission and registration opcodes only, and demands `required_flags` of every entry; 0 or -errno.
+/// Allows these submission and registration opcodes only, demands `required_flags` of every entry and allows it
+/// `allowed_flags` besides; 0 or -errno.
 int linux_uring_restrict(
     struct io_uring *ring, const uint8_t *submissions, unsigned submission_count, const uint8_t *registrations,
-    unsigned registration_count, uint8_t required_flags);
+    unsigned registration_count, uint8_t required_flags, uint8_t allowed_flags);
 
 /// Switches a ring on that was made with IORING_SETUP_R_DISABLED; 0 or -errno.
 int linux_uring_enable(struct io_uring *ring);

@@ -22,6 +22,23 @@ int linux_punch_hole(int fd, uint64_t offset, uint64_t length);
 int linux_direct_alignment(int fd);
 /// Clears O_NONBLOCK; 0 or -errno.
 int linux_set_blocking(int fd);
+/// What a loop device shows, and how (LOOP_GET_STATUS64).
+struct linux_loop {
+    /// The file behind it, as stat(2) names it.
+    uint64_t device, inode;
+    /// Bytes of the file that are left out before, and shown at most; 0: all that follow.
+    uint64_t offset, limit;
+    int read_only, direct;
+};
+/// 0 or -errno; ENXIO or ENOTTY where a device is no loop device.
+int linux_loop_status(int fd, struct linux_loop *status);
+/// fdatasync(2); 0 or -errno.
+int linux_synchronize(int fd);
+/// Whether a file lies in a file system that consists of memory (tmpfs, ramfs).
+int linux_is_in_memory(int fd);
+/// One pread(2) or pwrite(2), repeated when a signal interrupts it; bytes or -errno.
+ssize_t linux_read_at(int fd, void *_Nullable bytes, size_t count, uint64_t offset);
+ssize_t linux_write_at(int fd, const void *_Nullable bytes, size_t count, uint64_t offset);
 /// Reads a small text file, as those under /sys, and ends it with NUL; bytes read or -errno.
 ssize_t linux_read_text(const char *path, char *buffer, size_t size);
 /// Major and minor number of a device.
