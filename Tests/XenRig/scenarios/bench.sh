@@ -7,30 +7,39 @@ filled_volume() {
     losetup --find --show "$scratch/$1"
 }
 
-bench-profile() { # measurement: the same without QEMU, for whoever looks at the program counters meanwhile
-    cat /proc/kallsyms >/rig/logs/kallsyms
+bench-profile() { # measurement: the same without QEMU, for whoever counts instructions meanwhile
+    cat /proc/kallsyms /proc/xen/xensyms >/rig/logs/symbols
+    job_times=8 job_pattern='*-4k-*'
     measure_backends ours kernel
 }
 
 bench-fio() { # measurement: fio in a PV guest on a loop device in memory, by this project, QEMU and xen-blkback
-    measure_backends ours qdisk kernel
+    measure_backends ours device qdisk kernel
 }
 
-# measure_backends BACKEND...: one guest after another; the kernel's backend last, for once it is there it takes every disk.
+# Of how many requests, and which: see guest/bench.
+job_times=4 job_pattern='*'
+
+# measure_backends BACKEND...: ours, device (ours, without the short cut to the file behind the loop device), qdisk or
+# kernel; one guest after another; the kernel's backend last, for once it is there it takes every disk.
 measure_backends() {
     local volume backend
     guest_seconds=3000
     for backend in "$@"; do
         BACKEND=$backend
+        if [ "$backend" = device ]; then
+            BACKEND=ours
+            echo 'XEN_BLKBACKD_OPTIONS="--no-loop-files"' >/etc/default/xen-blkbackd
+        fi
         if [ "$backend" = kernel ]; then modprobe xen-blkback; fi
         volume=$(filled_volume "data-$backend")
         create "bench-$backend" pv "$(root_disk)" "$(disk xvdb "$volume")"
-        in_guest "bench-$backend" bench xvdb
+        in_guest "bench-$backend" bench xvdb $job_times "$job_pattern"
         tr -d '\r' <"/var/log/xen/console/guest-bench-$backend.log" | sed -n "s/^bench /$backend /p" |
             while read -r line; do note "measured $line"; done
         destroy "bench-$backend"
         losetup --detach "$volume"
-        rm "$scratch/data-$backend"
+        rm -f "$scratch/data-$backend" /etc/default/xen-blkbackd
     done
     modprobe --remove xen-blkback
 }
