@@ -274,11 +274,11 @@ struct QueueCore: ~Copyable {
     /// Whether new requests may be taken: the ring is the queue for everything that has to wait.
     var mayTake: Bool { !stopping && stalled.isEmpty && !isBehindBarrier && condition == .running }
 
-    /// Hands the prepared operations to the engine; what it has no room for stays for the next turn. If the next thing to
-    /// do is to sleep, the call that sleeps may start them.
+    /// Hands the prepared operations to the engine; what it has no room for stays for the next turn. A single one, after
+    /// which there is nothing to do but sleep, may start with the call that sleeps.
     mutating func submit() {
         guard operationCount > 0 else { return }
-        let lazily = laziness.mayBeLazy && ring.isEmpty
+        let lazily = operationCount == 1 && underWay == 0 && laziness.mayBeLazy && ring.isEmpty
         // `operations` holds `operationCount` valid operations, whose buffers belong to parts in use.
         let accepted = unsafe engine.submit(operations.pointer, count: operationCount, lazily: lazily)
         count(.submissions)

@@ -64,8 +64,10 @@ int linux_synchronize(int fd) { return fdatasync(fd) < 0 ? -errno : 0; }
 
 int linux_is_in_memory(int fd)
 {
+    struct stat file;
     struct statfs status;
-    return fstatfs(fd, &status) == 0 && (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+    // Device nodes lie in devtmpfs, which calls itself tmpfs.
+    return fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && fstatfs(fd, &status) == 0 && (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
 }
 
 ssize_t linux_read_at(int fd, void *bytes, size_t count, uint64_t offset)

@@ -163,6 +163,13 @@ import XenWire
         #expect(try Volume(writable.path, VolumeOptions(isReadOnly: true)).backingFile == nil)
     }
 
+    @Test(.enabled(if: Host.hasLoopDevices, Host.loopIsMissing))
+    func devicesAreNotInMemory() throws {
+        let device = try LoopDevice(size: 1 << 20)
+        #expect(try !Volume(device.path, .itself).isInMemory, "though its node is")
+        #expect(try !Volume("null").isInMemory)
+    }
+
     @Test func filesInMemoryAreKnown() throws {
         let file = try ScratchFile(size: 1 << 20, in: "/dev/shm")
         #expect(try Volume(file.path).isInMemory)

@@ -34,7 +34,7 @@ struct linux_loop {
 int linux_loop_status(int fd, struct linux_loop *status);
 /// fdatasync(2); 0 or -errno.
 int linux_synchronize(int fd);
-/// Whether a file lies in a file system that consists of memory (tmpfs, ramfs).
+/// Whether this is a regular file in a file system that consists of memory (tmpfs, ramfs).
 int linux_is_in_memory(int fd);
 /// One pread(2) or pwrite(2), repeated when a signal interrupts it; bytes or -errno.
 ssize_t linux_read_at(int fd, void *_Nullable bytes, size_t count, uint64_t offset);
