@@ -1,6 +1,7 @@
 /// A valid path of xenstore: absolute (`/local/domain/0`) or special (`@releaseDomain`, for watches and permissions).
 ///
-/// Relative paths exist on the wire, but mean something else on every connection; this project never sends one.
+/// Relative paths exist on the wire, but mean something else on every connection; this project sends one
+/// only to learn which connection it is (`XenstoreClient.ownDomain`).
 public struct XenstorePath: Hashable, Sendable, CustomStringConvertible {
     /// docs/misc/xenstore.txt: XENSTORE_ABS_PATH_MAX and XENSTORE_REL_PATH_MAX, without the NUL.
     public static let maximumLength = 3072

@@ -98,6 +98,11 @@ extension XenstoreRequest {
         try XenstoreRequest(.release, decimal(domain.rawValue), "RELEASE \(domain)")
     }
 
+    /// The one relative path: what is relative depends on who asks, and that is the question.
+    static func ownDomain() throws(XenstoreError) -> XenstoreRequest {
+        try XenstoreRequest(.read, Array("domid".utf8) + [0], "READ domid")
+    }
+
     static func isDomainIntroduced(_ domain: DomainID) throws(XenstoreError) -> XenstoreRequest {
         try XenstoreRequest(.isDomainIntroduced, decimal(domain.rawValue), "IS_DOMAIN_INTRODUCED \(domain)")
     }

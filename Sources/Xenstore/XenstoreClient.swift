@@ -203,6 +203,15 @@ extension XenstoreClient {
         _ = try carry(.release(domain))
     }
 
+    /// The domain that this connection belongs to; nil if nobody has noted it, as may be in domain 0.
+    public func ownDomain() throws(XenstoreError) -> DomainID? {
+        guard let value = try carryIfPresent(.ownDomain()) else { return nil }
+        guard let number = XenstoreValue(value).unsigned(atMost: UInt64(UInt16.max)) else {
+            throw .protocolViolation("domid is no number")
+        }
+        return DomainID(UInt16(truncatingIfNeeded: number))
+    }
+
     public func isIntroduced(_ domain: DomainID) throws(XenstoreError) -> Bool {
         try carry(.isDomainIntroduced(domain)).first == UInt8(ascii: "T")
     }

@@ -5,6 +5,7 @@ import Service
 import SharedRing
 import Telemetry
 import Uring
+import XenWire
 import Xenbus
 import Xenstore
 
@@ -39,7 +40,9 @@ final class Daemon {
         let deviceOptions = options.deviceOptions(engine, processors: ProcessLimits.processors)
         let (clock, records) = (clock, RecordFiles(state))
         client = try world.connect()
-        driver = try XenbusDriver(client, options.deviceClasses, log: log, holder: options.holder) { identity in
+        let backend = try options.backendDomid.map { DomainID($0) } ?? client.ownDomain() ?? DomainID(0)
+        driver = try XenbusDriver(client, options.deviceClasses(of: backend), log: log, holder: options.holder) {
+            identity in
             Device(identity, deviceOptions, platform: world.platform, clock: clock, records: records, log: log)
         }
         self.log = log

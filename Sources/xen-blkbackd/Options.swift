@@ -28,8 +28,8 @@ struct Options: ParsableArguments {
     @Option(help: ArgumentHelp("The domain whose disks are served.", valueName: "N"))
     var domid: UInt16
 
-    @Option(help: ArgumentHelp("The domain that this process runs in.", valueName: "N"))
-    var backendDomid: UInt16 = 0
+    @Option(help: ArgumentHelp("The domain that this process runs in, if xenstore does not know.", valueName: "N"))
+    var backendDomid: UInt16?
 
     @Option(
         help: ArgumentHelp(
@@ -83,7 +83,7 @@ struct Options: ParsableArguments {
 
     func validate() throws {
         try Self.check(Int(domid), in: Self.domains, "--domid")
-        try Self.check(Int(backendDomid), in: Self.domains, "--backend-domid")
+        try Self.check(Int(backendDomid ?? 0), in: Self.domains, "--backend-domid")
         try Self.check(maxIndirect, in: ConnectionOffer.indirectSegmentRange, "--max-indirect")
         try Self.check(maxQueues, in: ConnectionOffer.queueRange, "--max-queues")
         try Self.check(maxRingPageOrder, in: ConnectionOffer.ringPageOrderRange, "--max-ring-page-order")
@@ -101,11 +101,11 @@ struct Options: ParsableArguments {
 
 // What they amount to.
 extension Options {
-    var deviceClasses: [DeviceClass] {
+    func deviceClasses(of backend: DomainID) -> [DeviceClass] {
         DeviceType.allCases.filter { type.isEmpty || type.contains($0) }.map { type in
             // Frontends call their side vbd, whatever the backend's is called.
             DeviceClass(
-                backendType: type.rawValue, frontendType: "vbd", backend: DomainID(backendDomid),
+                backendType: type.rawValue, frontendType: "vbd", backend: backend,
                 frontend: DomainID(domid))
         }
     }

@@ -15,7 +15,7 @@ struct World {
     init(_ options: Options, _ environment: Environment, _ log: Logger) throws {
         switch options.xen {
         case .live: try self.init(live: environment, log)
-        case .loopback(let directory): try self.init(loopback: directory, DomainID(options.backendDomid))
+        case .loopback(let directory): try self.init(loopback: directory, DomainID(options.backendDomid ?? 0))
         }
     }
 

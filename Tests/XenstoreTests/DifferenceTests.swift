@@ -122,6 +122,17 @@ import XenWire
         }
     }
 
+    @Test(arguments: ServerKind.available) func aConnectionLearnsItsDomain(_ kind: ServerKind) throws {
+        try withServer(kind) { server in
+            let client = try server.client()
+            #expect(try client.ownDomain() == nil, "nobody has noted it")
+            try client.write(path("/local/domain/0/domid"), "0")
+            #expect(try client.ownDomain() == DomainID(0))
+            try client.write(path("/local/domain/0/domid"), "many")
+            #expect(throws: XenstoreError.protocolViolation("domid is no number")) { try client.ownDomain() }
+        }
+    }
+
     @Test(arguments: ServerKind.available) func rewritingFiresAndMkdirOfANodeDoesNot(_ kind: ServerKind) throws {
         try withServer(kind) { server in
             let client = try server.client()

@@ -66,6 +66,8 @@ guest_kernel=/boot/vmlinuz guest_ramdisk=/run/guest-initrd.img
 guest_command_line="root=/dev/xvda ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest"
 # Instead of systemd, for guests whose root is read-only.
 guest_init="init=/run/rig/init"
+# More lines of their configuration.
+guest_options=''
 
 # create NAME TYPE DISK...: starts a guest (pv, pvh, hvm) that runs the agent.
 create() {
@@ -93,6 +95,7 @@ on_poweroff = "destroy"
 on_reboot = "restart"
 on_crash = "destroy"
 vga = "none"
+$guest_options
 CONFIG
 }
 

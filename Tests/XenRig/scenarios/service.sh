@@ -137,6 +137,29 @@ service-xenbus-device() { # scenario: a daemon that sees no socket of xenstored 
     destroy device
 }
 
+service-driver-domain() { # scenario: a guest's disk is served from another guest, a driver domain without systemd
+    local archive volume disk
+    needs_ours
+    tar --create --directory /rig/install --file $scratch/install.tar .
+    archive=$(losetup --find --show --read-only $scratch/install.tar)
+    volume=$(loop_volume data-driver 64M)
+    guest_options='driver_domain = 1'
+    create driver pv "$(root_disk)" "$(disk xvdb "$archive" ro)" "$(disk xvdc "$volume")"
+    guest_options=''
+    in_guest driver driver-domain xvdb
+    disk='format=raw,backendtype=phy,backend=driver,vdev=xvdb,access=rw,target=/dev/xvdc'
+    create consumer pv "$(root_disk)" "$disk"
+    in_guest consumer verify xvdb 4k 128k
+    in_guest driver shell 'pgrep -x xen-blkbackd'
+    xl block-detach consumer xvdb
+    in_guest driver shell 'for i in $(seq 100); do pgrep -x xen-blkbackd || exit 0; sleep 0.1; done; exit 1'
+    xl block-attach consumer "$disk"
+    in_guest consumer shell 'for i in $(seq 100); do [ -b /dev/xvdb ] && break; sleep 0.1; done; [ -b /dev/xvdb ]'
+    in_guest consumer verify xvdb 4k
+    destroy consumer
+    destroy driver
+}
+
 service-missing-device() { # scenario: without its device nodes or modules the daemon says which one it lacks and how to get it
     local node output status
     needs_ours

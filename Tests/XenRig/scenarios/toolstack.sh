@@ -162,3 +162,17 @@ toolstack-forty-disks() { # scenario: forty devices on one domain
     in_guest forty many-disks 39
     destroy forty
 }
+
+toolstack-vbd3() { # scenario: disks of the type that backendtype=tap makes since Xen 4.19, beside one of the usual type
+    needs_ours
+    if [[ "$(xl info xen_version | tail -n 1)" < 4.19 ]]; then
+        note "toolstack-vbd3 needs Xen 4.19 or later: run with --release trixie"
+        return
+    fi
+    truncate --size 64M $scratch/vbd3.img
+    create tap pv "$(root_disk)" "backendtype=tap,script=block-xen-blkbackd,format=raw,vdev=xvdb,access=rw,target=$scratch/vbd3.img"
+    xenstore-exists "/local/domain/0/backend/vbd3/$(domid tap)/51728" || fail "it is no vbd3"
+    in_guest tap verify xvdb 4k 128k
+    [ "$(pgrep -c -x xen-blkbackd)" = 1 ] || fail "there is more than one daemon"
+    destroy tap
+}
