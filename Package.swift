@@ -36,6 +36,7 @@ let package = Package(
     name: "xen-swift-backends",
     products: [
         .executable(name: "xen-blkbackd", targets: ["xen-blkbackd"]),
+        .executable(name: "xen-netbackd", targets: ["xen-netbackd"]),
         .executable(name: "xen-loopback", targets: ["xen-loopback"]),
         // The Benchmarks package measures these modules directly.
         .library(
@@ -54,6 +55,14 @@ let package = Package(
         module("Descriptors", ["CLinux"]),
         module("XenWire", ["CXen"]),
         module("SharedRing", ["CXen", "CLinux", "Descriptors", "XenWire"]),
+        module("NetFrames", ["XenWire"]),
+        module("Tap", ["CLinux", "Descriptors"]),
+        module(
+            "NetBackend",
+            [
+                "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "NetFrames", "Tap",
+                .product(name: "Logging", package: "swift-log"),
+            ]),
         module("Telemetry", ["CXen", "Descriptors", .product(name: "Logging", package: "swift-log")]),
         module("Xenstore", ["CXen", "CLinux", "Descriptors", "XenWire"]),
         module("Xenbus", ["Xenstore", "XenWire", .product(name: "Logging", package: "swift-log")]),
@@ -70,12 +79,26 @@ let package = Package(
         module("LiveXen", ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Xenstore"]),
         module("Service", ["CLinux", "Descriptors", .product(name: "Logging", package: "swift-log")]),
 
+        module(
+            "BackendDaemon",
+            [
+                "Descriptors", "LiveXen", "Loopback", "Service", "SharedRing", "Telemetry", "XenWire", "Xenbus", "Xenstore",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ]),
+
         .executableTarget(
             name: "xen-blkbackd",
             dependencies: [
-                "BlockBackend", "Descriptors", "LiveXen", "Loopback", "Service", "SharedRing", "Telemetry", "Uring",
-                "XenWire",
-                "Xenbus", "Xenstore",
+                "BackendDaemon", "BlockBackend", "Descriptors", "LiveXen", "Service", "SharedRing", "Uring", "XenWire",
+                "Xenbus",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
+        .executableTarget(
+            name: "xen-netbackd",
+            dependencies: [
+                "BackendDaemon", "NetBackend", "XenWire", "Xenbus",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
@@ -91,7 +114,7 @@ let package = Package(
             ["Loopback", "XenWire", "Xenbus", "Xenstore", .product(name: "Logging", package: "swift-log")]),
         tests(
             of: "Daemon",
-            ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-blkbackd"]),
+            ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-blkbackd", "xen-netbackd"]),
         tests(of: "LiveXen", ["CXen", "Descriptors", "LiveXen", "Loopback", "SharedRing", "XenWire", "Xenstore"]),
         tests(of: "Service", ["Descriptors", "Service"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
@@ -112,6 +135,13 @@ let package = Package(
                 "loopback-peer",
             ]),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
+        tests(
+            of: "NetBackend",
+            [
+                "CXen", "Descriptors", "Loopback", "NetBackend", "NetFrames", "SharedRing", "Telemetry", "XenWire", "Xenbus",
+                "Xenstore",
+            ]),
+        tests(of: "NetFrames", ["NetFrames", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenbus", "Xenstore", "XenWire"]),
         tests(

@@ -51,6 +51,23 @@ int linux_aio_setup(unsigned capacity, void **context)
 
 void linux_aio_destroy(void *context) { io_destroy((io_context_t)context); }
 
+int linux_poll_inputs(const int *descriptors, int count, uint64_t nanoseconds)
+{
+    struct pollfd polled[8];
+    struct timespec limit = {
+        .tv_sec = (time_t)(nanoseconds / 1000000000u), .tv_nsec = (long)(nanoseconds % 1000000000u)};
+    if (count < 0 || count > 8)
+        return -EINVAL;
+    for (int i = 0; i < count; i++)
+        polled[i] = (struct pollfd){descriptors[i], POLLIN, 0};
+    int result = ppoll(polled, (nfds_t)count, nanoseconds == UINT64_MAX ? NULL : &limit, NULL), ready = 0;
+    if (result < 0)
+        return -errno;
+    for (int i = 0; i < count; i++)
+        ready |= (polled[i].revents != 0) << i;
+    return ready;
+}
+
 int linux_poll_input(int first, int second, int third, uint64_t nanoseconds)
 {
     struct pollfd polled[3] = {{first, POLLIN, 0}, {second, POLLIN, 0}, {third, POLLIN, 0}};

@@ -59,6 +59,9 @@ public import CXen
         return UnsafeRawPointer(slot)
     }
 
+    /// Moves past requests that were copied from their slots.
+    @inlinable @_noLocks public mutating func consume(_ requests: UInt32) { consumer &+= requests }
+
     /// The slot of the next response. Responses are written in order of completion.
     @inlinable @_noLocks public mutating func responseSlot() -> UnsafeMutableRawPointer {
         let slot = unsafe slot(producer)

@@ -1,10 +1,13 @@
 import ArgumentParser
-import Glibc
+import BackendDaemon
+import BlockBackend
+import Descriptors
 import Logging
-import Telemetry
+import Service
+import Uring
 
 @main
-struct Main: ParsableCommand {
+struct Main: DaemonCommand {
     static let configuration = CommandConfiguration(
         commandName: "xen-blkbackd",
         abstract: "Serves a domain's virtual disks from LVM volumes, other block devices and raw files.",
@@ -18,54 +21,36 @@ struct Main: ParsableCommand {
 
     @OptionGroup var options: Options
 
-    func run() throws {
-        let environment = Environment()
-        LoggingSystem.bootstrap { label in
-            StandardErrorLogHandler(label: label, level: options.logLevel, hasPriority: environment.isUnderJournal)
-        }
-        // EX_TEMPFAIL of sysexits.h.
-        if case .again = try Daemon(options, environment).run() { throw ExitCode(75) }
+    var common: DaemonOptions { options.common }
+
+    func run() throws { try serve() }
+
+    func kind() throws -> BackendKind {
+        let engine = try EngineChoice(for: options.engine)
+        Logger(label: "xen-blkbackd").info("\(engine.reason)")
+        let deviceOptions = options.deviceOptions(engine, processors: ProcessLimits.processors)
+        return BackendKind(
+            // One process serves all disks of a domain, of whichever type: frontends number them together.
+            name: "xen-blkbackd", prefix: "vbd", statusName: "disk", classes: options.deviceClasses,
+            holder: options.holder,
+            makeDevice: { identity, platform, clock, state, log in
+                Device(
+                    identity, deviceOptions, platform: platform, clock: clock, records: RecordFiles(state), log: log)
+            },
+            status: { ($0 as? Device)?.status })
     }
 
-    /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.
-    static func main() {
-        do {
-            let command = try parse()
-            do {
-                try command.run()
-            } catch let code as ExitCode {
-                Glibc.exit(code.rawValue)
-            } catch {
-                end("\(error)", code: 1)
-            }
-        } catch {
-            // Help is an error to the parser, but not to its reader.
-            if exitCode(for: error) == .success { exit(withError: error) }
-            end(message(for: error), code: 2)
-        }
-    }
-
-    private static func end(_ text: String, code: Int32) -> Never {
-        let first = text.split(separator: "\n", maxSplits: 1).first ?? ""
-        var line = "xen-blkbackd: \(first)\n"
-        // The bytes live for the call.
-        line.withUTF8 { bytes in _ = unsafe write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
-        Glibc.exit(code)
-    }
+    static func main() { runToEnd() }
 }
 
-/// What the executable, and nothing below it, reads from its environment.
-struct Environment {
-    /// sd_notify(3).
-    let notifySocket = Self.value("NOTIFY_SOCKET")
-    /// systemd.exec(5): standard error goes to the journal.
-    let isUnderJournal = Self.value("JOURNAL_STREAM") != nil
-    /// Where xenstore is, as libxenstore takes it: a socket or a device; the directory of xenstored's socket.
-    let xenstorePath = Self.value("XENSTORED_PATH")
-    let xenstoreDirectory = Self.value("XENSTORED_RUNDIR")
+/// Records of devices as files of the state directory.
+private final class RecordFiles: DeviceRecords {
+    private let state: StateDirectory
+    init(_ state: StateDirectory) { self.state = state }
 
-    private static func value(_ name: String) -> String? {
-        // Nobody changes the environment; the text is copied at once.
-        unsafe getenv(name).map { unsafe String(cString: $0) }
+    func record(_ name: String) throws(Fault) -> String? { try state.read(name) }
+
+    func setRecord(_ name: String, _ text: String?) throws(Fault) {
+        if let text { try state.replace(name, with: text) } else { try state.remove(name) }
     }
 }

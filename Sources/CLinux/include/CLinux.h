@@ -33,6 +33,7 @@
 
 #include "rings.h"
 #include "storage.h"
+#include "tap.h"
 #include "xendevices.h"
 
 /// Nanoseconds of CLOCK_MONOTONIC.

@@ -185,4 +185,7 @@ int linux_read_digit(const char *path);
 /// ppoll(2) for input of up to three descriptors (negative: none); a bit per ready one, or -errno. UINT64_MAX: no limit.
 int linux_poll_input(int first, int second, int third, uint64_t nanoseconds);
 
+/// The same of up to eight descriptors.
+int linux_poll_inputs(const int *descriptors, int count, uint64_t nanoseconds);
+
 #pragma clang assume_nonnull end

@@ -127,6 +127,19 @@ _Static_assert(sizeof(struct blkif_indirect_32) == 64 && offsetof(struct blkif_i
 _Static_assert(sizeof(struct blkif_response_64) == 16 && offsetof(struct blkif_response_64, status) == 10, "response 64");
 _Static_assert(sizeof(struct blkif_response_32) == 12 && offsetof(struct blkif_response_32, status) == 10, "response 32");
 
+// ---- netif (xen/io/netif.h) ------------------------------------------------------------------------------------------
+struct netif_tx_request_wire { uint32_t gref; uint16_t offset, flags, id, size; };
+struct netif_tx_response_wire { uint16_t id; int16_t status; };
+struct netif_rx_request_wire { uint16_t id, pad; uint32_t gref; };
+struct netif_rx_response_wire { uint16_t id, offset, flags; int16_t status; };
+// Takes a slot of either ring; the body's meaning follows from the type.
+struct netif_extra_wire { uint8_t type, flags; uint8_t body[6]; };
+_Static_assert(sizeof(struct netif_tx_request_wire) == 12 && offsetof(struct netif_tx_request_wire, id) == 8, "tx request");
+_Static_assert(sizeof(struct netif_tx_response_wire) == 4, "tx response");
+_Static_assert(sizeof(struct netif_rx_request_wire) == 8 && offsetof(struct netif_rx_request_wire, gref) == 4, "rx request");
+_Static_assert(sizeof(struct netif_rx_response_wire) == 8 && offsetof(struct netif_rx_response_wire, status) == 6, "rx response");
+_Static_assert(sizeof(struct netif_extra_wire) == 8, "extra info");
+
 // ---- Grants ---------------------------------------------------------------------------------------------------------
 // xen/grant_table.h, struct grant_entry_v1: eight bytes, so a whole entry can be read in one load.
 struct xen_grant_entry { uint16_t flags; uint16_t domid; uint32_t frame; };

@@ -1,5 +1,4 @@
-internal import Xenbus
-internal import Xenstore
+public import Xenstore
 
 /// A xenstore key that breaks a rule: what the `error` node then says.
 public struct KeyRefusal: Error, Equatable, Sendable, CustomStringConvertible {
@@ -8,7 +7,7 @@ public struct KeyRefusal: Error, Equatable, Sendable, CustomStringConvertible {
     public let found: String?
     public let rule: String
 
-    init(_ key: String, _ value: XenstoreValue?, _ rule: String) {
+    public init(_ key: String, _ value: XenstoreValue?, _ rule: String) {
         self.key = key
         found = value.map { $0.description }
         self.rule = rule
@@ -19,13 +18,13 @@ public struct KeyRefusal: Error, Equatable, Sendable, CustomStringConvertible {
 }
 
 /// Keys by name, with the rules that several of them share.
-struct KeyReader {
-    let keys: NodeValues
+public struct KeyReader {
+    public let keys: NodeValues
 
-    init(_ keys: NodeValues) { self.keys = keys }
+    public init(_ keys: NodeValues) { self.keys = keys }
 
     /// A decimal number in a range; `missing` if there is no such key, or a refusal if that is nil.
-    func number(
+    public func number(
         _ key: String, in range: ClosedRange<UInt64>, ifMissing missing: UInt64? = nil
     ) throws(KeyRefusal) -> UInt64 {
         guard let value = keys[key] else {
@@ -39,14 +38,14 @@ struct KeyReader {
     }
 
     /// Exactly 0 or 1.
-    func flag(_ key: String, ifMissing missing: Bool) throws(KeyRefusal) -> Bool {
+    public func flag(_ key: String, ifMissing missing: Bool) throws(KeyRefusal) -> Bool {
         guard let value = keys[key] else { return missing }
         guard let flag = value.flag else { throw KeyRefusal(key, value, "must be 0 or 1") }
         return flag
     }
 
     /// One of some words.
-    func word(_ key: String, of words: [String], ifMissing missing: String) throws(KeyRefusal) -> String {
+    public func word(_ key: String, of words: [String], ifMissing missing: String) throws(KeyRefusal) -> String {
         guard let value = keys[key] else { return missing }
         guard let text = value.text, words.contains(text) else {
             throw KeyRefusal(key, value, "must be \(words.joined(separator: " or "))")

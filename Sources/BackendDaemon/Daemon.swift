@@ -1,16 +1,51 @@
-import BlockBackend
-import Descriptors
-import Logging
-import Service
-import SharedRing
-import Telemetry
-import Uring
-import XenWire
-import Xenbus
-import Xenstore
+internal import Descriptors
+public import Logging
+public import Service
+public import SharedRing
+public import Telemetry
+public import XenWire
+public import Xenbus
+internal import Xenstore
+
+/// What one kind of backend brings along.
+public struct BackendKind {
+    /// The program's.
+    public let name: String
+    /// Of the files in the state directory; the domain's number follows.
+    public let prefix: String
+    /// The devices to serve, of this frontend and this backend domain.
+    public let classes: (_ frontend: DomainID, _ backend: DomainID) -> [DeviceClass]
+    /// Who else serves a device, and what can be done about it.
+    public let holder: (DeviceIdentity) -> String?
+    /// Called for every device that appears.
+    public let makeDevice: (DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger) -> any SplitDevice
+    /// What the status file calls a device's part: `disk`.
+    public let statusName: String
+    /// What it says of a device that this kind has made.
+    public let status: (any SplitDevice) -> JSON?
+
+    public init(
+        name: String, prefix: String, statusName: String,
+        classes: @escaping (_ frontend: DomainID, _ backend: DomainID) -> [DeviceClass],
+        holder: @escaping (DeviceIdentity) -> String? = { _ in nil },
+        makeDevice: @escaping (
+            DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger
+        ) -> any SplitDevice,
+        status: @escaping (any SplitDevice) -> JSON?
+    ) {
+        self.name = name
+        self.prefix = prefix
+        self.statusName = statusName
+        self.classes = classes
+        self.holder = holder
+        self.makeDevice = makeDevice
+        self.status = status
+    }
+}
 
 /// The control thread: one loop over xenstore, signals and the queues' calls for attention.
-final class Daemon {
+public final class Daemon {
+    private let kind: BackendKind
     private let log: Logger
     private let signals: TerminationSignals
     private let manager: ServiceManager
@@ -29,22 +64,21 @@ final class Daemon {
     private static let patience: UInt64 = 60_000_000_000
 
     /// Puts everything together; nothing has been promised to anybody when this throws.
-    init(_ options: Options, _ environment: Environment) throws {
-        let log = Logger(label: "xen-blkbackd")
+    public init(_ kind: BackendKind, _ options: DaemonOptions, _ environment: Environment) throws {
+        let log = Logger(label: kind.name)
         signals = try TerminationSignals()
         for refused in ProcessLimits.adjust() { log.debug("\(refused)") }
-        let engine = try EngineChoice(for: options.engine)
-        log.info("\(engine.reason)")
         let world = try World(options, environment, log)
-        let state = try StateDirectory(options.stateDirectory, name: options.stateName)
-        let deviceOptions = options.deviceOptions(engine, processors: ProcessLimits.processors)
-        let (clock, records) = (clock, RecordFiles(state))
+        let state = try StateDirectory(options.stateDirectory(of: kind.name), name: "\(kind.prefix)-\(options.domid)")
+        let clock = clock
         client = try world.connect()
         let backend = try options.backendDomid.map { DomainID($0) } ?? client.ownDomain() ?? DomainID(0)
-        driver = try XenbusDriver(client, options.deviceClasses(of: backend), log: log, holder: options.holder) {
-            identity in
-            Device(identity, deviceOptions, platform: world.platform, clock: clock, records: records, log: log)
+        driver = try XenbusDriver(
+            client, kind.classes(DomainID(options.domid), backend), log: log, holder: kind.holder
+        ) { identity in
+            kind.makeDevice(identity, world.platform, clock, state, log)
         }
+        self.kind = kind
         self.log = log
         start = clock.now()
         self.state = state
@@ -52,7 +86,7 @@ final class Daemon {
     }
 
     /// How serving ended.
-    enum End {
+    public enum End {
         /// There is nothing more to do, or a signal has come.
         case done
         /// A device has come while the process was about to end: another process must start.
@@ -60,7 +94,7 @@ final class Daemon {
     }
 
     /// Serves until the last device is gone or a signal comes.
-    func run() throws -> End {
+    public func run() throws -> End {
         work()
         manager.tell("READY=1")
         while true {
@@ -136,7 +170,7 @@ final class Daemon {
                 JSON.Member("device", .string("\(served.identity)")),
                 JSON.Member("state", .string(served.state.observation?.backend.map { "\($0)" } ?? "none")),
             ]
-            if let disk = (served.device as? Device)?.status { members.append(.init("disk", disk)) }
+            if let status = kind.status(served.device) { members.append(.init(kind.statusName, status)) }
             return JSON.object(members)
         }
         let text = JSON.object([.init("devices", .array(devices))]).text + "\n"
@@ -153,17 +187,5 @@ final class Daemon {
 extension Daemon {
     private func removeStatus() {
         do throws(Fault) { try state.remove("status") } catch { log.warning("\(error)") }
-    }
-}
-
-/// Records of devices as files of the state directory.
-private final class RecordFiles: DeviceRecords {
-    private let state: StateDirectory
-    init(_ state: StateDirectory) { self.state = state }
-
-    func record(_ name: String) throws(Fault) -> String? { try state.read(name) }
-
-    func setRecord(_ name: String, _ text: String?) throws(Fault) {
-        if let text { try state.replace(name, with: text) } else { try state.remove(name) }
     }
 }

@@ -1,18 +1,18 @@
-import Descriptors
-import LiveXen
-import Logging
-import Loopback
-import SharedRing
-import XenWire
-import Xenbus
-import Xenstore
+internal import Descriptors
+internal import LiveXen
+internal import Logging
+internal import Loopback
+internal import SharedRing
+internal import XenWire
+internal import Xenbus
+internal import Xenstore
 
 /// The hypervisor and its xenstore.
 struct World {
     let platform: any RingPlatform
     let connect: () throws -> XenstoreClient
 
-    init(_ options: Options, _ environment: Environment, _ log: Logger) throws {
+    init(_ options: DaemonOptions, _ environment: Environment, _ log: Logger) throws {
         switch options.xen {
         case .live: try self.init(live: environment, log)
         case .loopback(let directory): try self.init(loopback: directory, DomainID(options.backendDomid ?? 0))

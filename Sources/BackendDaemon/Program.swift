@@ -1,0 +1,49 @@
+public import ArgumentParser
+internal import Glibc
+internal import Logging
+internal import Telemetry
+
+/// A daemon's command.
+public protocol DaemonCommand: ParsableCommand {
+    var common: DaemonOptions { get }
+    /// What it serves.
+    func kind() throws -> BackendKind
+}
+
+extension DaemonCommand {
+    public func serve() throws {
+        let environment = Environment()
+        LoggingSystem.bootstrap { [level = common.logLevel] label in
+            StandardErrorLogHandler(label: label, level: level, hasPriority: environment.isUnderJournal)
+        }
+        // EX_TEMPFAIL of sysexits.h.
+        if case .again = try Daemon(try kind(), common, environment).run() { throw ExitCode(75) }
+    }
+
+    /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.
+    public static func runToEnd() -> Never {
+        do {
+            var command = try parseAsRoot()
+            do {
+                try command.run()
+                Glibc.exit(0)
+            } catch let code as ExitCode {
+                Glibc.exit(code.rawValue)
+            } catch {
+                end("\(error)", code: 1)
+            }
+        } catch {
+            // Help is an error to the parser, but not to its reader.
+            if exitCode(for: error) == .success { exit(withError: error) }
+            end(message(for: error), code: 2)
+        }
+    }
+
+    private static func end(_ text: String, code: Int32) -> Never {
+        let first = text.split(separator: "\n", maxSplits: 1).first ?? ""
+        var line = "\(configuration.commandName ?? "daemon"): \(first)\n"
+        // The bytes live for the call.
+        line.withUTF8 { bytes in _ = unsafe write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
+        Glibc.exit(code)
+    }
+}

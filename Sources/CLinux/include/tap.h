@@ -1,0 +1,35 @@
+// TAP devices (linux/if_tun.h) and the little that is said to their network interface. A value or -errno; no policy.
+// Part of CLinux.h; not included by itself.
+#pragma once
+#include <stdint.h>
+#include <stddef.h>
+
+#pragma clang assume_nonnull begin
+
+/// Opens /dev/net/tun and attaches to the TAP device `name` as one of its queues, making the device with the first; frames
+/// have a header of 10 bytes in front (struct virtio_net_hdr). The descriptor, non-blocking, or -errno.
+int linux_tap_open(const char *name);
+/// Which work the device may leave undone in frames that it hands out (TUN_F_*); 0 or -errno.
+int linux_tap_set_offloads(int fd, unsigned offloads);
+/// Whether a cable is in; 0 or -errno.
+int linux_tap_set_carrier(int fd, int on);
+/// Switches this queue of the device on or off; 0 or -errno.
+int linux_tap_set_attached(int fd, int attached);
+/// The device lives on without a descriptor, or not; 0 or -errno.
+int linux_tap_set_persistent(int fd, int persistent);
+/// The interface's number, also after it was renamed; or -errno.
+int linux_tap_index(int fd);
+/// Sets a hardware address, six bytes; 0 or -errno.
+int linux_tap_set_address(int fd, const uint8_t *address);
+/// Sets an interface's MTU; 0 or -errno.
+int linux_interface_set_mtu(int index, int mtu);
+/// Sets an interface up or down; 0 or -errno.
+int linux_interface_set_up(int index, int up);
+/// read(2) and write(2) of a frame with its header, repeated after a signal; bytes or -errno.
+long linux_frame_read(int fd, void *bytes, size_t capacity);
+long linux_frame_write(int fd, const void *bytes, size_t count);
+
+/// TUN_F_CSUM, TUN_F_TSO4 and TUN_F_TSO6.
+static const unsigned linux_tap_checksum = 1, linux_tap_tso4 = 2, linux_tap_tso6 = 4;
+
+#pragma clang assume_nonnull end

@@ -1,0 +1,121 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+#include <linux/if.h>
+#include <linux/if_arp.h>
+#include <linux/if_tun.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+static int linux_set_name(struct ifreq *request, const char *name)
+{
+    memset(request, 0, sizeof *request);
+    if (strlen(name) >= sizeof request->ifr_name)
+        return -ENAMETOOLONG;
+    strcpy(request->ifr_name, name);
+    return 0;
+}
+
+int linux_tap_open(const char *name)
+{
+    struct ifreq request;
+    int fd, header = 10, code = linux_set_name(&request, name);
+    if (code < 0)
+        return code;
+    fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETVNETHDRSZ, &header) < 0) {
+        code = -errno;
+        close(fd);
+        return code;
+    }
+    return fd;
+}
+
+int linux_tap_set_offloads(int fd, unsigned offloads) { return ioctl(fd, TUNSETOFFLOAD, offloads) < 0 ? -errno : 0; }
+
+int linux_tap_set_carrier(int fd, int on) { return ioctl(fd, TUNSETCARRIER, &on) < 0 ? -errno : 0; }
+
+int linux_tap_set_attached(int fd, int attached)
+{
+    struct ifreq request;
+    memset(&request, 0, sizeof request);
+    request.ifr_flags = attached ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE;
+    return ioctl(fd, TUNSETQUEUE, &request) < 0 ? -errno : 0;
+}
+
+int linux_tap_set_persistent(int fd, int persistent) { return ioctl(fd, TUNSETPERSIST, persistent) < 0 ? -errno : 0; }
+
+// Calls that go through a socket of any kind.
+static int linux_interface_call(unsigned long call, struct ifreq *request)
+{
+    int result, fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    result = ioctl(fd, call, request) < 0 ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+static int linux_interface_name(int index, struct ifreq *request)
+{
+    memset(request, 0, sizeof *request);
+    request->ifr_ifindex = index;
+    return linux_interface_call(SIOCGIFNAME, request);
+}
+
+int linux_tap_index(int fd)
+{
+    struct ifreq request;
+    memset(&request, 0, sizeof request);
+    if (ioctl(fd, TUNGETIFF, &request) < 0)
+        return -errno;
+    int code = linux_interface_call(SIOCGIFINDEX, &request);
+    return code < 0 ? code : request.ifr_ifindex;
+}
+
+int linux_tap_set_address(int fd, const uint8_t *address)
+{
+    struct ifreq request;
+    memset(&request, 0, sizeof request);
+    request.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+    memcpy(request.ifr_hwaddr.sa_data, address, 6);
+    return ioctl(fd, SIOCSIFHWADDR, &request) < 0 ? -errno : 0;
+}
+
+int linux_interface_set_mtu(int index, int mtu)
+{
+    struct ifreq request;
+    int code = linux_interface_name(index, &request);
+    request.ifr_mtu = mtu;
+    return code < 0 ? code : linux_interface_call(SIOCSIFMTU, &request);
+}
+
+int linux_interface_set_up(int index, int up)
+{
+    struct ifreq request;
+    int code = linux_interface_name(index, &request);
+    if (code < 0 || (code = linux_interface_call(SIOCGIFFLAGS, &request)) < 0)
+        return code;
+    request.ifr_flags = (short)(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
+    return linux_interface_call(SIOCSIFFLAGS, &request);
+}
+
+long linux_frame_read(int fd, void *bytes, size_t capacity)
+{
+    ssize_t result;
+    do
+        result = read(fd, bytes, capacity);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
+}
+
+long linux_frame_write(int fd, const void *bytes, size_t count)
+{
+    ssize_t result;
+    do
+        result = write(fd, bytes, count);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
+}

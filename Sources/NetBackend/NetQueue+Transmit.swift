@@ -1,0 +1,178 @@
+internal import CLinux
+internal import CXen
+internal import Glibc
+internal import NetFrames
+internal import SharedRing
+internal import XenWire
+
+// From the guest to the TAP device.
+extension NetQueueCore {
+    /// Sends what is on the ring, as much as the memory holds; true if there was anything.
+    mutating func transmitPackets() -> Bool {
+        guard let waiting = transmit.waiting() else {
+            violated(.ringOverrun)
+            return false
+        }
+        guard waiting > 0 else { return false }
+        let count = Int(waiting)
+        copyRequests(count)
+        segmentCount = 0
+        let packets = judgeAll(count)
+        if segmentCount > 0 { copySegments(.fromGuest) }
+        for index in 0..<packets { send(index) }
+        for index in 0..<packets { answer(index) }
+        publishTransmit()
+        return packets > 0
+    }
+
+    /// Every request is copied out once, and nothing but the copy is looked at.
+    private func copyRequests(_ count: Int) {
+        for index in 0..<count {
+            // `waiting` is at most the ring's size, which is the table's.
+            let slot = unsafe transmit.slot(transmit.consumed &+ UInt32(truncatingIfNeeded: index))
+            unsafe xen_copy_out(requests.element(index), slot, NetRing.transmitSlot)
+        }
+    }
+
+    /// Judges packet after packet and prepares their copies; how many are taken from the ring.
+    private mutating func judgeAll(_ count: Int) -> Int {
+        var taken = 0
+        var position = 0
+        var room = 0
+        while position < count {
+            let packet: TransmitPacket
+            do throws(NetViolation) {
+                // `position` is below `count`.
+                packet = unsafe try TransmitPacket.judge(requests.pointer + position, count: count - position)
+            } catch {
+                violated(error)
+                break
+            }
+            let size = packet.fault == nil && packet.multicast == nil ? Int(packet.size) : 0
+            let needed = (FrameMemory.headroom + size + 63) & ~63
+            guard room + needed <= FrameMemory.capacity, segmentCount + packet.slots <= segments.count else { break }
+            packets[taken] = prepared(packet, at: position, room + FrameMemory.headroom)
+            if size > 0 { room += needed }
+            position += packet.slots
+            taken += 1
+        }
+        transmit.consume(UInt32(truncatingIfNeeded: position))
+        return taken
+    }
+
+    private mutating func prepared(_ packet: TransmitPacket, at position: Int, _ offset: Int) -> OutgoingPacket {
+        var outgoing = OutgoingPacket()
+        outgoing.first = UInt16(truncatingIfNeeded: position)
+        outgoing.slots = UInt16(truncatingIfNeeded: packet.slots)
+        outgoing.extras = UInt16(truncatingIfNeeded: packet.extras)
+        outgoing.flags = packet.flags.rawValue
+        if let fault = packet.fault {
+            outgoing.status = NetStatus.error.rawValue
+            count(NetCounter(fault))
+        } else if packet.multicast != nil {
+            count(.multicastChanges)
+        } else {
+            outgoing.offset = UInt32(truncatingIfNeeded: offset)
+            outgoing.size = packet.size
+            outgoing.segmentSize = packet.segmentation?.size ?? 0
+            outgoing.segmentKind = packet.segmentation?.kind.rawValue ?? 0
+            outgoing.firstSegment = UInt16(truncatingIfNeeded: segmentCount)
+            addSegments(packet, position, offset)
+            outgoing.segments = UInt16(truncatingIfNeeded: segmentCount) &- outgoing.firstSegment
+        }
+        return outgoing
+    }
+
+    /// The first slot's own bytes, then those of the slots behind the extra info.
+    private mutating func addSegments(_ packet: TransmitPacket, _ position: Int, _ offset: Int) {
+        let first = requests[position]
+        addSegment(first.gref, first.offset, UInt16(truncatingIfNeeded: packet.firstSize), offset)
+        var end = offset + Int(packet.firstSize)
+        var slot = position + 1 + packet.extras
+        while slot < position + packet.slots {
+            let request = requests[slot]
+            addSegment(request.gref, request.offset, request.size, end)
+            end += Int(request.size)
+            slot += 1
+        }
+    }
+
+    /// Nothing is copied for an empty slot, which is legal (XSA-448).
+    private mutating func addSegment(_ reference: UInt32, _ offset: UInt16, _ length: UInt16, _ position: Int) {
+        guard length > 0 else { return }
+        // Within the memory, by `judgeAll`'s account; one per slot, for which there is room.
+        unsafe segments.element(segmentCount).pointee = .fromGuest(
+            domain, GrantReference(reference), offset: offset, length: length, to: memory.frame(position))
+        segmentCount += 1
+    }
+
+    mutating func copySegments(_ direction: CopyDirection) {
+        // `segmentCount` segments, whose local sides lie in `memory`.
+        _ = unsafe grants.copy(segments.pointer, count: segmentCount, direction)
+        count(.grantCopies)
+        count(.grantSegments, UInt64(segmentCount))
+    }
+
+    private mutating func send(_ index: Int) {
+        let packet = packets[index]
+        guard packet.size > 0 else { return }
+        let range = Int(packet.firstSegment)..<Int(packet.firstSegment) + Int(packet.segments)
+        guard range.allSatisfy({ segments[$0].status == Int16(XEN_GNTST_okay) }) else {
+            packets[index].status = NetStatus.error.rawValue
+            return count(.grantRefused)
+        }
+        let segmentation = SegmentationKind(rawValue: packet.segmentKind).map {
+            Segmentation($0, size: packet.segmentSize)
+        }
+        // The frame lies in `memory`, with the headroom in front.
+        let frame = unsafe memory.frame(Int(packet.offset))
+        do throws(FrameFault) {
+            let header = unsafe try Translation.toHost(
+                frame, count: Int(packet.size), TransmitFlags(rawValue: packet.flags), segmentation)
+            unsafe write(frame, Int(packet.size), header)
+        } catch {
+            packets[index].status = NetStatus.error.rawValue
+            count(.frameRefused)
+        }
+    }
+
+    /// A frame that the host does not take (the interface is down, no memory) is lost, as on any network.
+    private func write(_ frame: UnsafeMutableRawPointer, _ size: Int, _ header: VirtioHeader) {
+        let start = unsafe frame - VirtioHeader.size
+        unsafe header.store(start)
+        guard unsafe linux_frame_write(tap, start, VirtioHeader.size + size) > 0 else { return count(.hostRefused) }
+        count(.transmittedPackets)
+        count(.transmittedBytes, UInt64(size))
+    }
+
+    /// One response for each slot, in their order.
+    private mutating func answer(_ index: Int) {
+        let packet = packets[index]
+        for slot in 0..<Int(packet.slots) {
+            let isExtra = slot > 0 && slot <= Int(packet.extras)
+            respond(requests[Int(packet.first) + slot].id, isExtra ? NetStatus.null.rawValue : packet.status)
+        }
+    }
+
+    private mutating func respond(_ id: UInt16, _ status: Int16) {
+        // Four bytes at the start of a slot of twelve.
+        let slot = unsafe transmit.responseSlot()
+        unsafe slot.storeBytes(of: UInt32(id) | UInt32(UInt16(bitPattern: status)) << 16, as: UInt32.self)
+    }
+
+    private mutating func publishTransmit() {
+        guard transmit.unpublished > 0, transmit.publish() else { return }
+        transmitEvents.notify()
+        count(.eventsSent)
+    }
+}
+
+extension NetCounter {
+    init(_ fault: TransmitFault) {
+        switch fault {
+        case .tooManySlots: self = .tooManySlots
+        case .longerThanSaid: self = .longerThanSaid
+        case .tooShort: self = .tooShort
+        }
+    }
+}

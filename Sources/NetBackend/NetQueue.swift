@@ -1,0 +1,242 @@
+internal import CXen
+public import Descriptors
+internal import Glibc
+public import NetFrames
+public import SharedRing
+public import Telemetry
+public import XenWire
+
+/// What the queues of one interface are told when a frontend connects.
+public struct NetQueueConfiguration: Sendable {
+    /// For thread names and messages: `vif-1-0.0`.
+    public var name: String
+    public var domain: DomainID
+    public var rings: NetConnection.Rings
+    public var offloads: GuestOffloads
+    /// Packets to the guest may take more than one slot.
+    public var scatters: Bool
+    /// Where the rings' private indices start; nil: behind the last response, which is 0 on a fresh ring.
+    public var firstIndices: (transmit: UInt32, receive: UInt32)?
+
+    public init(
+        name: String, domain: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads, scatters: Bool,
+        firstIndices: (transmit: UInt32, receive: UInt32)? = nil
+    ) {
+        self.name = name
+        self.domain = domain
+        self.rings = rings
+        self.offloads = offloads
+        self.scatters = scatters
+        self.firstIndices = firstIndices
+    }
+}
+
+/// How a queue is doing.
+public enum NetCondition: Sendable, Equatable {
+    case running
+    /// Both rings were stopped for good because the guest broke a rule.
+    case violated(NetViolation)
+}
+
+/// One queue pair of a virtual network interface: two rings, their grants, their event channels and a queue of a TAP
+/// device, served by steps that never block.
+///
+/// Owned by one thread, and no step calls back into the queue: that is why access to the state, one noncopyable struct,
+/// need not be checked for exclusivity at run time.
+public final class NetQueue {
+    @exclusivity(unchecked) private var core: NetQueueCore
+    /// The counters, readable from any thread.
+    public let cells: Cells
+
+    /// Maps both rings.
+    ///
+    /// - Parameter tap: a TAP queue's descriptor, non-blocking; it outlives the queue.
+    public init(
+        _ configuration: NetQueueConfiguration, grants: any GrantTable, transmitEvents: any EventChannel,
+        receiveEvents: any EventChannel, tap: Int32
+    ) throws(Fault) {
+        cells = Cells(count: NetCounter.allCases.count)
+        // All that can fail comes first: Swift 6.3 frees garbage when a noncopyable value is given up half made.
+        let transmit = try grants.map([configuration.rings.transmit], of: configuration.domain, writable: true)
+        let receive = try grants.map([configuration.rings.receive], of: configuration.domain, writable: true)
+        unsafe core = NetQueueCore(
+            configuration, transmit, receive, grants: grants, transmitEvents: transmitEvents,
+            receiveEvents: receiveEvents, tap: tap, counters: cells.writer)
+    }
+
+    /// Sends what the guest has put up and delivers what the TAP device has; true if it did anything.
+    public func turn() -> Bool { unsafe core.turn() }
+
+    /// Asks the frontend for events and looks once more; true if the caller may sleep.
+    public func arm() -> Bool { unsafe core.arm() }
+
+    /// A frame from the TAP device would reach the guest now: it is worth to be woken for one.
+    public var canDeliver: Bool { unsafe core.canDeliver }
+
+    public var condition: NetCondition { unsafe core.condition }
+
+    func count(_ counter: NetCounter) { unsafe core.count(counter) }
+}
+
+/// What a queue counts.
+public enum NetCounter: Int, CaseIterable, Sendable {
+    /// From the guest, and to the guest: packets and bytes that reached the other side.
+    case transmittedPackets, transmittedBytes, receivedPackets, receivedBytes
+    /// Packets of the guest that were not sent: too many slots, inconsistent sizes, too short; no such grant; a sum or
+    /// segmentation of what is not understood; refused by the host's network.
+    case tooManySlots, longerThanSaid, tooShort, grantRefused, frameRefused, hostRefused
+    /// Packets to the guest that were not delivered: larger than it takes, no such grant, cut from what is no TCP.
+    case tooLarge, receiveGrantRefused, notCuttable
+    /// Changes of the multicast list.
+    case multicastChanges
+    case turns, sleeps, eventsReceived, eventsSent
+    /// Calls of the grant table and segments in them.
+    case grantCopies, grantSegments
+}
+
+/// The state of a queue pair.
+struct NetQueueCore: ~Copyable {
+    let grants: any GrantTable
+    let transmitEvents: any EventChannel
+    let receiveEvents: any EventChannel
+    let tap: Int32
+    let domain: DomainID
+    let offloads: GuestOffloads
+    let scatters: Bool
+    /// Keep the rings' pages mapped.
+    private let transmitMapping: GrantMapping
+    private let receiveMapping: GrantMapping
+
+    var transmit: BackRing
+    var receive: BackRing
+    /// Private copies of the transmit requests of a turn.
+    let requests: FixedTable<netif_tx_request_wire>
+    let packets: FixedTable<OutgoingPacket>
+    /// Responses of a turn to the receive ring, in ring order.
+    let deliveries: FixedTable<ReceiveSlot>
+    var deliveryCount = 0
+    let segments: FixedTable<xen_grant_copy_segment>
+    var segmentCount = 0
+    /// Frames of a turn, one direction after the other.
+    let memory: FrameMemory
+    /// A frame from the TAP device for which the guest has too few slots, in the memory's last room; 0 if there is none.
+    var heldBytes = 0
+
+    var condition = NetCondition.running
+    let counters: CellWriter
+
+    init(
+        _ configuration: NetQueueConfiguration, _ transmit: consuming GrantMapping, _ receive: consuming GrantMapping,
+        grants: any GrantTable, transmitEvents: any EventChannel, receiveEvents: any EventChannel, tap: Int32,
+        counters: CellWriter
+    ) {
+        self.grants = grants
+        self.transmitEvents = transmitEvents
+        self.receiveEvents = receiveEvents
+        self.tap = tap
+        self.counters = counters
+        domain = configuration.domain
+        offloads = configuration.offloads
+        scatters = configuration.scatters
+        // Each mapping is one page and lives as long as this value.
+        let (transmitBase, receiveBase) = unsafe (transmit.base, receive.base)
+        transmitMapping = transmit
+        receiveMapping = receive
+        unsafe self.transmit = BackRing(
+            base: transmitBase, entries: NetRing.slots, entrySize: NetRing.transmitSlot,
+            startingAt: configuration.firstIndices?.transmit ?? xen_load_relaxed(transmitBase + Int(XEN_RING_RSP_PROD)))
+        unsafe self.receive = BackRing(
+            base: receiveBase, entries: NetRing.slots, entrySize: NetRing.receiveSlot,
+            startingAt: configuration.firstIndices?.receive ?? xen_load_relaxed(receiveBase + Int(XEN_RING_RSP_PROD)))
+        let slots = Int(NetRing.slots)
+        requests = FixedTable(
+            repeating: netif_tx_request_wire(gref: 0, offset: 0, flags: 0, id: 0, size: 0), count: slots)
+        packets = FixedTable(repeating: OutgoingPacket(), count: slots)
+        deliveries = FixedTable(repeating: ReceiveSlot(), count: slots)
+        segments = FixedTable(
+            repeating: xen_grant_copy_segment(source: 0, dest: 0, length: 0, flags: 0, status: 0, pad: 0), count: 2 * slots)
+        memory = FrameMemory()
+    }
+
+    mutating func turn() -> Bool {
+        guard condition == .running else { return false }
+        var worked = transmitPackets()
+        worked = receivePackets() || worked
+        if worked { count(.turns) }
+        return worked
+    }
+
+    /// Events are asked for where they would find something to do: for the first new request, and for new receive buffers
+    /// only if a frame waits for them.
+    func arm() -> Bool {
+        guard condition == .running else { return true }
+        let mayWait = transmit.arm()
+        return (heldBytes == 0 || receive.arm()) && mayWait
+    }
+
+    var canDeliver: Bool { condition == .running && heldBytes == 0 && !receive.isEmpty }
+
+    mutating func violated(_ violation: NetViolation) {
+        condition = .violated(violation)
+    }
+
+    func count(_ counter: NetCounter, _ amount: UInt64 = 1) { counters.add(counter.rawValue, amount) }
+}
+
+/// A packet from the guest on its way.
+struct OutgoingPacket: BitwiseCopyable {
+    /// Its first slot among the requests of the turn, how many it has, and how many of those are extra info.
+    var first: UInt16 = 0
+    var slots: UInt16 = 0
+    var extras: UInt16 = 0
+    /// Its copy segments.
+    var firstSegment: UInt16 = 0
+    var segments: UInt16 = 0
+    /// Where the frame lies, and its length; 0: it is not sent.
+    var offset: UInt32 = 0
+    var size: UInt32 = 0
+    var flags: UInt16 = 0
+    var segmentSize: UInt16 = 0
+    var segmentKind: UInt8 = 0
+    var status: Int16 = 0
+}
+
+/// A response on the receive ring.
+struct ReceiveSlot: BitwiseCopyable {
+    var id: UInt16 = 0
+    var flags: UInt16 = 0
+    var size: Int16 = 0
+    /// Its copy segment; `noSegment` where the slot holds extra info.
+    var segment: UInt16 = 0
+    /// Of the packet: this is its first slot.
+    var isFirst = false
+    var segmentSize: UInt16 = 0
+    var segmentKind: UInt8 = 0
+
+    static var noSegment: UInt16 { @_noLocks get { .max } }
+}
+
+/// Page-aligned memory for the frames of a turn: what a full ring can hold, and room for one frame more.
+///
+/// Safe because the memory lives as long as the value and offsets come from the queue's own account.
+@safe struct FrameMemory: ~Copyable {
+    /// Bytes in front of a frame: the virtio header ends where the frame begins.
+    static var headroom: Int { @_noLocks get { 16 } }
+    /// The longest frame, with room for the header and alignment.
+    static var largest: Int { @_noLocks get { 17 << 12 } }
+    /// For the frames of a turn; behind it there is room for a frame that is held, and one to cut from.
+    static var capacity: Int { @_noLocks get { 1 << 20 } }
+    let base: UnsafeMutableRawPointer
+
+    init() {
+        unsafe base = .allocate(byteCount: Self.capacity + 2 * Self.largest, alignment: 4096)
+    }
+
+    deinit { unsafe base.deallocate() }
+
+    /// The frame at `offset`.
+    @_noLocks func frame(_ offset: Int) -> UnsafeMutableRawPointer { unsafe base + offset }
+
+    static var held: Int { @_noLocks get { capacity } }
+    static var whole: Int { @_noLocks get { capacity &+ largest } }
+}

@@ -1,0 +1,136 @@
+internal import CLinux
+public import Descriptors
+internal import Glibc
+public import SharedRing
+internal import Synchronization
+public import Telemetry
+
+/// A queue pair and the thread that serves it: the part that waits.
+public final class NetQueueThread: Sendable {
+    /// The counters, readable from any thread.
+    public let cells: Cells
+    private let control: OwnedDescriptor
+    private let state: SharedState
+    private let thread: JoinableThread
+
+    private final class SharedState: Sendable {
+        let stopping = Atomic<Bool>(false)
+        let condition = Mutex(NetCondition.running)
+    }
+
+    /// Maps the rings, binds the event channels and starts the thread; returns when it serves, or throws what failed.
+    ///
+    /// - Parameters:
+    ///   - tap: a TAP queue's descriptor; it outlives the thread.
+    ///   - attention: an eventfd that is signalled when the condition changes; it outlives the thread.
+    public init(
+        _ configuration: NetQueueConfiguration, platform: any RingPlatform, tap: Int32, attention: Int32
+    ) throws(Fault) {
+        let control = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
+        let state = SharedState()
+        let started = try Handover<Result<Cells, Fault>>()
+        let wakeup = control.number  // outlives the thread: `stop` joins before it is closed
+        thread = try JoinableThread(name: configuration.name) {
+            do throws(Fault) {
+                let loop = try NetQueueLoop(configuration, platform: platform, tap: tap, control: wakeup)
+                started.give(.success(loop.queue.cells))
+                loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
+                    state.condition.withLock { $0 = condition }
+                    linux_eventfd_signal(attention)
+                }
+            } catch {
+                started.give(.failure(error))
+            }
+        }
+        self.control = control
+        self.state = state
+        switch started.take() {
+        case .success(let cells): self.cells = cells
+        case .failure(let fault):
+            thread.join()
+            throw fault
+        }
+    }
+
+    /// How the queue is doing.
+    public var condition: NetCondition { state.condition.withLock { $0 } }
+
+    public subscript(counter: NetCounter) -> UInt64 { cells.load(counter.rawValue) }
+
+    /// Ends after what it is doing: nothing is ever in flight between two turns. Once only.
+    public func stop() {
+        state.stopping.store(true, ordering: .releasing)
+        linux_eventfd_signal(control.number)
+        thread.join()
+    }
+}
+
+/// What a queue's thread runs.
+private final class NetQueueLoop {
+    let queue: NetQueue
+    private let transmitEvents: any EventChannel
+    private let receiveEvents: any EventChannel
+    private let isSplit: Bool
+    private let tap: Int32
+    private let control: Int32
+    private var throttle = EventThrottle()
+
+    init(
+        _ configuration: NetQueueConfiguration, platform: any RingPlatform, tap: Int32, control: Int32
+    ) throws(Fault) {
+        let (domain, rings) = (configuration.domain, configuration.rings)
+        let grants = try platform.openGrantTable()
+        transmitEvents = try platform.bindEventChannel(to: rings.transmitPort, of: domain)
+        isSplit = rings.isSplit
+        receiveEvents = isSplit ? try platform.bindEventChannel(to: rings.receivePort, of: domain) : transmitEvents
+        queue = try NetQueue(
+            configuration, grants: grants, transmitEvents: transmitEvents, receiveEvents: receiveEvents, tap: tap)
+        self.tap = tap
+        self.control = control
+    }
+
+    func run(stopping: () -> Bool, report: (NetCondition) -> Void) {
+        var condition = NetCondition.running
+        while !stopping() {
+            let worked = queue.turn()
+            if worked { throttle.foundWork() }
+            if queue.condition != condition {
+                condition = queue.condition
+                report(condition)
+            }
+            if !worked, queue.arm() { sleep() }
+        }
+    }
+
+    /// Sleeps until an event, a frame that can be delivered, or `stop`. A storm of events that lead to nothing is left
+    /// masked for a while; frames are looked after all the same.
+    private func sleep() {
+        let isResting = throttle.pause > 0
+        if !isResting {
+            transmitEvents.unmask()
+            if isSplit { receiveEvents.unmask() }
+        }
+        let descriptors: [4 of Int32] = [
+            isResting ? -1 : transmitEvents.descriptor, isResting || !isSplit ? -1 : receiveEvents.descriptor, control,
+            queue.canDeliver ? tap : -1,
+        ]
+        let ready = unsafe withUnsafePointer(to: descriptors) { pointer in
+            // An inline array is its elements and nothing else.
+            unsafe linux_poll_inputs(
+                UnsafeRawPointer(pointer).assumingMemoryBound(to: Int32.self), 4, isResting ? throttle.pause : .max)
+        }
+        queue.count(.sleeps)
+        if isResting { throttle.rested() }
+        take(ready)
+    }
+
+    private func take(_ ready: Int32) {
+        guard ready > 0 else { return }
+        var hasEvent = ready & 1 != 0 && transmitEvents.drain()
+        hasEvent = ready & 2 != 0 && receiveEvents.drain() || hasEvent
+        if ready & 4 != 0 { _ = linux_eventfd_take(control) }
+        guard hasEvent else { return }
+        queue.count(.eventsReceived)
+        throttle.tookEvent()
+    }
+}

@@ -1,0 +1,92 @@
+internal import CLinux
+public import Descriptors
+
+/// What a TAP device may leave undone in frames that it hands out, because whoever reads them does it or takes them so.
+public struct TapOffloads: OptionSet, Sendable {
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+    public static let checksum = TapOffloads(rawValue: linux_tap_checksum)
+    /// Both need `checksum`.
+    public static let segmentationV4 = TapOffloads(rawValue: linux_tap_tso4)
+    public static let segmentationV6 = TapOffloads(rawValue: linux_tap_tso6)
+}
+
+/// A TAP device with one descriptor per queue; gone with the value, unless it is persistent.
+///
+/// It is known by its interface's number: scripts rename it.
+public final class TapDevice: Sendable {
+    /// As it was made.
+    public let name: String
+    /// The interface's number.
+    public let index: Int32
+    /// What frames are read from and written to; all non-blocking, each frame behind a virtio header of 10 bytes.
+    public let queues: [OwnedQueue]
+
+    /// One queue's descriptor.
+    public final class OwnedQueue: Sendable {
+        private let descriptor: OwnedDescriptor
+        init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
+        public var number: Int32 { descriptor.number }
+    }
+
+    /// Makes the device, down and without carrier, or takes over a persistent one of that name that nobody serves.
+    ///
+    /// - Throws: a fault that names the device: EBUSY if it is served by somebody, EINVAL if the name belongs to an
+    ///   interface of another kind, EPERM without CAP_NET_ADMIN.
+    public init(_ name: String, queues count: Int) throws(Fault) {
+        var queues: [OwnedQueue] = []
+        for _ in 0..<max(1, count) {
+            let number = unsafe linux_tap_open(name)
+            queues.append(OwnedQueue(try OwnedDescriptor(number, "make TAP device \(name)")))
+        }
+        self.name = name
+        self.queues = queues
+        index = try Self.check(linux_tap_index(queues[0].number), "find TAP device \(name)")
+        try setCarrier(false)
+        // Bridges never take this address for their own, whatever guests have (xen-netback does the same).
+        let address: [UInt8] = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
+        // Six bytes, for the length of the call.
+        _ = try Self.check(
+            unsafe linux_tap_set_address(queues[0].number, address), "set the address of \(name)")
+    }
+
+    /// Whether a cable is in: the guest's end is alive.
+    public func setCarrier(_ isOn: Bool) throws(Fault) {
+        _ = try Self.check(linux_tap_set_carrier(queues[0].number, isOn ? 1 : 0), "set the carrier of \(name)")
+    }
+
+    /// What the host may leave undone.
+    public func setOffloads(_ offloads: TapOffloads) throws(Fault) {
+        _ = try Self.check(linux_tap_set_offloads(queues[0].number, offloads.rawValue), "set offloads of \(name)")
+    }
+
+    /// Frames for the guest go to the first `count` queues only.
+    public func attach(queues count: Int) throws(Fault) {
+        for (number, queue) in queues.enumerated() where number > 0 {
+            let result = linux_tap_set_attached(queue.number, number < count ? 1 : 0)
+            // EINVAL: it is already as it should be.
+            guard result == 0 || result == -EINVAL else { throw Fault("attach queue \(number) of \(name)", errno: -result) }
+        }
+    }
+
+    /// The device, its name and what it is attached to live on when the process ends.
+    public func setPersistent(_ isPersistent: Bool) throws(Fault) {
+        _ = try Self.check(
+            linux_tap_set_persistent(queues[0].number, isPersistent ? 1 : 0), "keep \(name)")
+    }
+
+    /// The longest packet, Ethernet header not counted.
+    public func setMTU(_ bytes: Int) throws(Fault) {
+        _ = try Self.check(linux_interface_set_mtu(index, Int32(clamping: bytes)), "set the MTU of \(name) to \(bytes)")
+    }
+
+    /// Up: what the toolstack's script does; for whoever has none.
+    public func setUp(_ isUp: Bool) throws(Fault) {
+        _ = try Self.check(linux_interface_set_up(index, isUp ? 1 : 0), "set \(name) \(isUp ? "up" : "down")")
+    }
+
+    private static func check(_ result: Int32, _ operation: String) throws(Fault) -> Int32 {
+        guard result >= 0 else { throw Fault(operation, errno: -result) }
+        return result
+    }
+}

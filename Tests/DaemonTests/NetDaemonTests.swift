@@ -1,0 +1,192 @@
+import CXen
+import Foundation
+import Loopback
+import Testing
+import XenWire
+import Xenstore
+
+/// The real xen-netbackd with a TAP device in a network namespace of its own, and the host's network behind it: the guest
+/// here is made of frames. Needs root, for the namespace.
+@Suite(.enabled(if: NetWorld.isPossible, "SKIPPED: root, /dev/net/tun, unshare, nsenter and ip are needed"))
+struct NetDaemonTests {
+    @Test func `an interface is there before state 2, and the guest talks with the host`() throws {
+        let world = try NetWorld()
+        let daemon = try world.startDaemon()
+        try world.createInterface()
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        let link = try world.inNamespace("ip -o link show vif5.0")
+        #expect(link.contains("fe:ff:ff:ff:ff:ff") && !link.contains("UP"))
+        _ = try world.inNamespace("ip addr add 10.9.0.1/24 dev vif5.0 && ip link set vif5.0 up")
+        try world.plugIn()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        #expect(try world.base.read(NetWorld.back("carrier")) == "1")
+
+        let host = try #require(try world.resolve(front))
+        #expect(host == [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF])
+        for size in [8, 56, 1400] {
+            let answer = try world.ping(front, host, payload: size)
+            #expect(answer?.dropFirst(14 + 28).elementsEqual((0..<size).map { UInt8(truncatingIfNeeded: $0) }) == true, "\(size)")
+        }
+        #expect(front.statuses.keys.allSatisfy { $0 == 0 })
+        daemon.kill()
+    }
+
+    @Test func `the interface goes with its nodes, and the daemon with the last one`() throws {
+        let world = try NetWorld()
+        let daemon = try world.startDaemon()
+        try world.createInterface()
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        try world.base.write([NetWorld.back("online"): "0", NetWorld.back("state"): "5"])
+        #expect(try world.base.wait(NetWorld.back("state"), "6"))
+        try world.base.remove("/local/domain/0/backend/vif/5")
+        #expect(daemon.wait() == .exited(0))
+    }
+
+    @Test func `a daemon that is told to end leaves the interface connected, and the next one goes on`() throws {
+        let world = try NetWorld()
+        let first = try world.startDaemon()
+        try world.createInterface()
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        _ = try world.inNamespace("ip addr add 10.9.0.1/24 dev vif5.0 && ip link set vif5.0 up")
+        try world.plugIn()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        let host = try #require(try world.resolve(front))
+        first.signal(SIGTERM)
+        #expect(first.wait() == .exited(0))
+        #expect(try world.base.read(NetWorld.back("state")) == "4")
+        let second = try world.startDaemon()
+        // The address is still on it: it is the same interface. The host has forgotten its neighbours, for a TAP device
+        // without a process has no carrier.
+        #expect(try world.resolve(front) == host)
+        #expect(try world.ping(front, host, payload: 100) != nil)
+        second.kill()
+    }
+}
+
+/// A world with a namespace that outlives the daemons in it.
+final class NetWorld {
+    let base: World
+    private let holder: ChildProcess
+
+    static var isPossible: Bool {
+        geteuid() == 0 && FileManager.default.isWritableFile(atPath: "/dev/net/tun")
+            && ["/usr/bin/unshare", "/usr/bin/nsenter", "/usr/sbin/ip", "/usr/bin/sleep"].allSatisfy { FileManager.default.isExecutableFile(atPath: $0) }
+    }
+
+    init() throws {
+        base = try World(pages: 2048, references: 2048)
+        holder = try ChildProcess("/usr/bin/unshare", ["--net", "/usr/bin/sleep", "300"])
+        // Until it is in its own namespace.
+        let own = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/net")
+        let path = "/proc/\(holder.identifier)/ns/net"
+        _ = try base.eventually { (try? FileManager.default.destinationOfSymbolicLink(atPath: path)) != own }
+    }
+
+    deinit { holder.kill() }
+
+    func startDaemon() throws -> ChildProcess {
+        let path = (World.daemonPath as NSString).deletingLastPathComponent + "/xen-netbackd"
+        return try ChildProcess(
+            "/usr/bin/nsenter",
+            [
+                "--net=/proc/\(holder.identifier)/ns/net", path, "--domid", "5", "--xen", "loopback:\(base.directory)",
+                "--log-level", "critical",
+            ])
+    }
+
+    func inNamespace(_ script: String) throws -> String {
+        let output = Pipe()
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/nsenter")
+        process.arguments = ["--net=/proc/\(holder.identifier)/ns/net", "/bin/sh", "-c", "PATH=/usr/sbin:/usr/bin; \(script)"]
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        try #require(process.terminationStatus == 0, "\(script): \(text)")
+        return text
+    }
+
+    // MARK: the toolstack and the guest
+
+    static func back(_ name: String) -> String { "/local/domain/0/backend/vif/5/0" + (name.isEmpty ? "" : "/\(name)") }
+    static func front(_ name: String) -> String { "/local/domain/5/device/vif/0" + (name.isEmpty ? "" : "/\(name)") }
+
+    /// As libxl does: all nodes in one transaction.
+    func createInterface() throws {
+        try base.write([
+            Self.back("frontend"): Self.front(""), Self.back("frontend-id"): "5", Self.back("online"): "1",
+            Self.back("state"): "1", Self.back("script"): "/etc/xen/scripts/vif-bridge", Self.back("handle"): "0",
+            Self.back("mac"): "00:16:3e:00:00:05", Self.back("type"): "vif", Self.back("hotplug-status"): "",
+            Self.front("backend"): Self.back(""), Self.front("backend-id"): "0", Self.front("state"): "1",
+            Self.front("handle"): "0", Self.front("mac"): "00:16:3e:00:00:05",
+        ])
+    }
+
+    func plugIn() throws { try base.write([Self.back("hotplug-status"): "connected"]) }
+
+    func connect() throws -> NetFrontQueue {
+        let front = try NetFrontQueue(base.guest, backend: DomainID(0), isSplit: true)
+        try base.write([
+            Self.front("tx-ring-ref"): "\(front.references.transmit)",
+            Self.front("rx-ring-ref"): "\(front.references.receive)",
+            Self.front("event-channel-tx"): "\(front.transmitPort.number)",
+            Self.front("event-channel-rx"): "\(front.receivePort.number)", Self.front("request-rx-copy"): "1",
+            Self.front("feature-rx-notify"): "1", Self.front("feature-sg"): "1", Self.front("feature-gso-tcpv4"): "1",
+            Self.front("feature-gso-tcpv6"): "1", Self.front("feature-ipv6-csum-offload"): "1", Self.front("state"): "4",
+        ])
+        return front
+    }
+
+    // MARK: frames
+
+    private static let guest: [UInt8] = [0, 0x16, 0x3E, 0, 0, 5]
+
+    /// Frames that satisfy `isWanted`, within five seconds.
+    private func await(_ front: NetFrontQueue, _ isWanted: ([UInt8]) -> Bool) throws -> [UInt8]? {
+        var found: [UInt8]?
+        _ = try base.eventually {
+            try front.reap()
+            for frame in try front.take() where isWanted(frame.bytes) { found = frame.bytes }
+            return found != nil
+        }
+        return found
+    }
+
+    /// Asks for the hardware address of 10.9.0.1 as 10.9.0.2.
+    func resolve(_ front: NetFrontQueue) throws -> [UInt8]? {
+        let question: [UInt8] =
+            [255, 255, 255, 255, 255, 255] + Self.guest + [8, 6, 0, 1, 8, 0, 6, 4, 0, 1] + Self.guest + [10, 9, 0, 2]
+            + [0, 0, 0, 0, 0, 0, 10, 9, 0, 1]
+        front.send(question)
+        front.publish()
+        let answer = try self.await(front) { $0.count >= 42 && $0[12] == 8 && $0[13] == 6 && $0[21] == 2 }
+        return answer.map { Array($0[22..<28]) }
+    }
+
+    /// Sends an echo request and returns the answer.
+    func ping(_ front: NetFrontQueue, _ host: [UInt8], payload: Int) throws -> [UInt8]? {
+        var echo: [UInt8] = [8, 0, 0, 0, 0, 1, 0, 2] + (0..<payload).map { UInt8(truncatingIfNeeded: $0) }
+        echo.replaceSubrange(2..<4, with: Self.sum(echo))
+        let total = UInt16(20 + echo.count)
+        var ip: [UInt8] = [
+            0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 0, 2, 10, 9, 0, 1,
+        ]
+        ip.replaceSubrange(10..<12, with: Self.sum(ip))
+        front.send(host + Self.guest + [8, 0] + ip + echo)
+        front.publish()
+        return try self.await(front) { $0.count >= 42 && $0[23] == 1 && $0[34] == 0 }
+    }
+
+    private static func sum(_ bytes: [UInt8]) -> [UInt8] {
+        var sum: UInt32 = 0
+        for index in stride(from: 0, to: bytes.count, by: 2) {
+            sum += UInt32(bytes[index]) << 8 | (index + 1 < bytes.count ? UInt32(bytes[index + 1]) : 0)
+        }
+        while sum > 0xFFFF { sum = (sum & 0xFFFF) + (sum >> 16) }
+        return [UInt8(~UInt16(sum) >> 8), UInt8(truncatingIfNeeded: ~UInt16(sum))]
+    }
+}

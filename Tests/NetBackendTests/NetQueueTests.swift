@@ -1,0 +1,271 @@
+import CXen
+import Descriptors
+import Glibc
+import Loopback
+import NetFrames
+import SharedRing
+import Telemetry
+import Testing
+import XenWire
+
+@testable import NetBackend
+
+/// A queue pair between a netfront and the other end of a TAP device, for which two connected sockets stand in: each
+/// message is a frame with its header.
+private final class Fixture {
+    let platform = ModelPlatform()
+    let guest: GuestDomain
+    let front: NetFrontQueue
+    let queue: NetQueue
+    private let near: OwnedDescriptor
+    private let far: OwnedDescriptor
+
+    init(_ offloads: GuestOffloads = .all, scatters: Bool = true, isSplit: Bool = false, index: UInt32 = 0) throws {
+        guest = try platform.createDomain(DomainID(5), pages: 2048, references: 2048)
+        front = try NetFrontQueue(guest, backend: DomainID(0), isSplit: isSplit, startingAt: index)
+        var ends: [Int32] = [-1, -1]
+        let kind = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+        try #require(unsafe socketpair(AF_UNIX, kind, 0, &ends) == 0)
+        near = OwnedDescriptor(owning: ends[0])
+        far = OwnedDescriptor(owning: ends[1])
+        let transmit = try platform.bindEventChannel(to: front.transmitPort.number, of: guest.id)
+        let receive = isSplit ? try platform.bindEventChannel(to: front.receivePort.number, of: guest.id) : transmit
+        queue = try NetQueue(
+            NetQueueConfiguration(
+                name: "test", domain: guest.id,
+                rings: NetConnection.Rings(
+                    transmit: front.references.transmit, receive: front.references.receive,
+                    transmitPort: front.transmitPort.number, receivePort: front.receivePort.number),
+                offloads: offloads, scatters: scatters),
+            grants: platform.openGrantTable(), transmitEvents: transmit, receiveEvents: receive, tap: near.number)
+    }
+
+    /// What the host got: header and frame.
+    func sent() -> (header: VirtioHeader, frame: [UInt8])? {
+        var bytes = [UInt8](repeating: 0, count: 70_000)
+        let count = unsafe read(far.number, &bytes, bytes.count)
+        guard count >= VirtioHeader.size else { return nil }
+        return unsafe bytes.withUnsafeBytes { buffer in
+            guard let base = buffer.baseAddress else { return nil }
+            return unsafe (VirtioHeader(base), Array(buffer[VirtioHeader.size..<count]))
+        }
+    }
+
+    /// The host has a frame for the guest.
+    func offer(_ frame: [UInt8], _ header: VirtioHeader = VirtioHeader()) {
+        var bytes = [UInt8](repeating: 0, count: VirtioHeader.size) + frame
+        unsafe bytes.withUnsafeMutableBytes { buffer in
+            if let base = buffer.baseAddress { unsafe header.store(base) }
+        }
+        let written = unsafe write(far.number, bytes, bytes.count)
+        #expect(written == bytes.count)
+    }
+
+    func settle() { for _ in 0..<100 where queue.turn() {} }
+
+    subscript(counter: NetCounter) -> UInt64 { queue.cells.load(counter.rawValue) }
+}
+
+private func frame(_ size: Int, _ seed: Int = 0) -> [UInt8] {
+    [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x12, 0x34] + (14..<max(14, size)).map { UInt8(truncatingIfNeeded: $0 * 7 + seed) }
+}
+
+/// An IPv4 TCP frame; sums are left out.
+private func tcp(_ payload: Int) -> [UInt8] {
+    let total = UInt16(40 + payload)
+    let ip: [UInt8] = [
+        0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ]
+    let header: [UInt8] = [0, 80, 0x30, 0x39, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x18, 0xFF, 0xFF, 0, 0, 0, 0]
+    return [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0] + ip + header + (0..<payload).map { UInt8(truncatingIfNeeded: $0 * 3) }
+}
+
+@Suite struct NetQueueTests {
+    // MARK: from the guest
+
+    @Test(arguments: [14, 60, 64, 1514, 4095, 4096, 4097, 9014, 65_535], [false, true])
+    func guestsFramesArrive(size: Int, isSplit: Bool) throws {
+        let fixture = try Fixture(isSplit: isSplit, index: 0xFFFF_FFF0)
+        for round in 0..<20 {
+            fixture.front.send(frame(size, round))
+            fixture.front.publish()
+            fixture.settle()
+            let sent = try #require(fixture.sent())
+            #expect(sent.frame == frame(size, round))
+            #expect(sent.header == VirtioHeader())
+            try fixture.front.reap()
+        }
+        #expect(fixture.front.statuses == [0: 20 * ((size + 4095) / 4096)])
+        #expect(fixture[.transmittedPackets] == 20 && fixture[.transmittedBytes] == UInt64(20 * size))
+    }
+
+    @Test func piecesArePutTogether() throws {
+        let fixture = try Fixture()
+        fixture.front.send(frame(3000), pieces: 1000)
+        fixture.front.send(frame(18 * 50, 1), pieces: 50)
+        fixture.front.publish()
+        fixture.settle()
+        #expect(fixture.sent()?.frame == frame(3000))
+        #expect(fixture.sent()?.frame == frame(900, 1))
+        try fixture.front.reap()
+        #expect(fixture.front.statuses == [0: 3 + 18])
+    }
+
+    @Test func manyFramesAreOneBatch() throws {
+        let fixture = try Fixture()
+        for index in 0..<200 { fixture.front.send(frame(100, index)) }
+        fixture.front.publish()
+        #expect(fixture.queue.turn())
+        for index in 0..<200 { #expect(fixture.sent()?.frame == frame(100, index)) }
+        #expect(fixture[.grantCopies] == 1 && fixture[.grantSegments] == 200)
+        #expect(fixture[.eventsSent] == 1)
+        try fixture.front.reap()
+    }
+
+    @Test func segmentationIsHandedOn() throws {
+        let fixture = try Fixture()
+        fixture.front.send(tcp(20_000), .checksumBlank, Segmentation(.tcpV4, size: 1448))
+        fixture.front.publish()
+        fixture.settle()
+        let sent = try #require(fixture.sent())
+        #expect(sent.header.segmentation == VirtioHeader.tcpV4 && sent.header.segmentSize == 1448)
+        #expect(sent.header.flags == VirtioHeader.needsChecksum && sent.header.checksumStart == 34)
+        #expect(sent.frame.dropFirst(54) == tcp(20_000).dropFirst(54))
+        try fixture.front.reap()
+        #expect(fixture.front.statuses == [0: 5, 1: 1], "five slots of data, one of extra info")
+    }
+
+    @Test func aBadGrantCostsItsPacket() throws {
+        let fixture = try Fixture()
+        fixture.front.send(frame(100, 1))
+        fixture.front.put(netif_tx_request_wire(gref: 2000, offset: 0, flags: 0, id: 77, size: 100), 300)
+        fixture.front.send(frame(100, 2))
+        fixture.front.publish()
+        fixture.settle()
+        #expect(fixture.sent()?.frame == frame(100, 1))
+        #expect(fixture.sent()?.frame == frame(100, 2))
+        #expect(fixture.sent() == nil)
+        #expect(fixture[.grantRefused] == 1 && fixture.queue.condition == .running)
+        try fixture.front.reap()
+        #expect(fixture.front.statuses == [0: 2, -1: 1])
+    }
+
+    @Test func faultsAreCountedAndAnswered() throws {
+        let fixture = try Fixture()
+        fixture.front.send([UInt8](repeating: 1, count: 13))
+        fixture.front.send(frame(100), .checksumBlank)
+        fixture.front.publish()
+        fixture.settle()
+        #expect(fixture.sent() == nil)
+        #expect(fixture[.tooShort] == 1 && fixture[.frameRefused] == 1)
+        try fixture.front.reap()
+        #expect(fixture.front.statuses == [-1: 2])
+    }
+
+    @Test func aBrokenRuleStopsTheQueueAfterWhatWasRight() throws {
+        let fixture = try Fixture()
+        fixture.front.send(frame(100))
+        fixture.front.put(netif_tx_request_wire(gref: 0, offset: 4000, flags: 0, id: 1, size: 200), 300)
+        fixture.front.publish()
+        fixture.settle()
+        #expect(fixture.sent()?.frame == frame(100))
+        #expect(fixture.queue.condition == .violated(.beyondPage))
+        try fixture.front.reap()
+        #expect(fixture.front.statuses == [0: 1])
+        fixture.front.send(frame(100))
+        fixture.front.publish()
+        #expect(!fixture.queue.turn() && fixture.sent() == nil)
+    }
+
+    // MARK: to the guest
+
+    @Test(arguments: [14, 60, 1514, 4096, 4097, 9014, 65_549], [false, true])
+    func framesReachTheGuest(size: Int, isSplit: Bool) throws {
+        let fixture = try Fixture(isSplit: isSplit, index: 0xFFFF_FFFA)
+        for round in 0..<20 {
+            fixture.offer(frame(size, round))
+            fixture.settle()
+            #expect(try fixture.front.take() == [DeliveredFrame(bytes: frame(size, round), flags: [], segmentation: nil)])
+        }
+        #expect(fixture[.receivedPackets] == 20 && fixture[.receivedBytes] == UInt64(20 * size))
+    }
+
+    /// Needs a TCP frame that the kernel left unfinished; see TranslationTests for all the cases.
+    private func unfinished(_ payload: Int, large: Bool) throws -> (frame: [UInt8], header: VirtioHeader) {
+        var bytes = tcp(payload)
+        let header = try unsafe bytes.withUnsafeMutableBytes { buffer in
+            guard let base = buffer.baseAddress else { return VirtioHeader() }
+            return unsafe try Translation.toHost(
+                base, count: buffer.count, .checksumBlank, large ? Segmentation(.tcpV4, size: 1448) : nil)
+        }
+        return (bytes, header)
+    }
+
+    @Test func largeFramesGoWhole() throws {
+        let fixture = try Fixture()
+        let (bytes, header) = try unfinished(30_000, large: true)
+        fixture.offer(bytes, header)
+        fixture.settle()
+        #expect(
+            try fixture.front.take() == [
+                DeliveredFrame(
+                    bytes: bytes, flags: [.checksumBlank, .dataValidated], segmentation: Segmentation(.tcpV4, size: 1448))
+            ])
+    }
+
+    @Test(arguments: [true, false])
+    func largeFramesAreCutForGuestsThatTakeNone(scatters: Bool) throws {
+        let fixture = try Fixture(.none, scatters: scatters)
+        let (bytes, header) = try unfinished(30_000, large: true)
+        fixture.offer(bytes, header)
+        fixture.settle()
+        let frames = try fixture.front.take()
+        #expect(frames.count == (30_000 + 1447) / 1448)
+        #expect(frames.flatMap { $0.bytes.dropFirst(54) } == Array(bytes.dropFirst(54)))
+        #expect(frames.allSatisfy { $0.flags == .dataValidated && $0.segmentation == nil && $0.bytes.count <= 1502 })
+    }
+
+    @Test func aFrameWaitsForRoom() throws {
+        let fixture = try Fixture()
+        // 256 slots: fifteen frames of seventeen, and one that does not fit.
+        for index in 0..<16 {
+            fixture.offer(frame(65_536 + 100, index))
+            fixture.settle()
+        }
+        #expect(!fixture.queue.canDeliver)
+        let first = try fixture.front.take()
+        #expect(first.count == 15)
+        fixture.settle()
+        let rest = try fixture.front.take()
+        #expect((first + rest).map(\.bytes) == (0..<16).map { frame(65_536 + 100, $0) })
+    }
+
+    @Test func withoutScatterGatherNothingLongerThanAPageIsDelivered() throws {
+        let fixture = try Fixture(.none, scatters: false)
+        fixture.offer(frame(4097))
+        fixture.offer(frame(4096))
+        fixture.settle()
+        #expect(try fixture.front.take().map(\.bytes) == [frame(4096)])
+        #expect(fixture[.tooLarge] == 1)
+    }
+
+    // MARK: events
+
+    /// An event per batch, and none for nothing: netfronts hold back channels that ring in vain.
+    @Test func eventsComeWithResponsesOnly() throws {
+        let fixture = try Fixture()
+        #expect(fixture.queue.arm())
+        for _ in 0..<10 { #expect(!fixture.queue.turn()) }
+        #expect(fixture[.eventsSent] == 0)
+        fixture.front.send(frame(100))
+        fixture.front.publish()
+        #expect(!fixture.queue.arm(), "there is something to do")
+        fixture.settle()
+        #expect(fixture[.eventsSent] == 1)
+        try fixture.front.reap()
+        fixture.front.send(frame(100))
+        fixture.front.publish()
+        fixture.settle()
+        #expect(fixture[.eventsSent] == 1, "the frontend has not asked for another one")
+    }
+}
