@@ -12,7 +12,7 @@ prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench test fuzz install install-files uninstall
+.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench test fuzz install install-files install-net uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -48,6 +48,7 @@ check:
 
 release: setup
 	$(SWIFT) build $(RELEASE_FLAGS) --product xen-blkbackd
+	$(SWIFT) build $(RELEASE_FLAGS) --product xen-netbackd
 	$(SWIFT) build $(RELEASE_FLAGS) --product xen-loopback
 
 gates: setup-test release
@@ -89,7 +90,8 @@ fuzz: setup
 libexecdir := $(prefix)/libexec/xen-blkbackd
 docdir := $(prefix)/share/doc/xen-blkbackd
 PLACED := sed -e 's|/usr/sbin/|$(prefix)/sbin/|' -e 's|/usr/libexec/|$(prefix)/libexec/|' -e 's|/usr/share/|$(prefix)/share/|'
-INSTALLED := $(prefix)/sbin/xen-blkbackd \
+INSTALLED := $(prefix)/sbin/xen-blkbackd $(prefix)/sbin/xen-netbackd $(prefix)/lib/udev/rules.d/90-xen-netbackd.rules \
+	$(prefix)/lib/systemd/system/xen-netbackd@.service $(sysconfdir)/modprobe.d/xen-netbackd.conf \
 	$(libexecdir)/domain-of $(libexecdir)/start $(libexecdir)/rescan \
 	$(prefix)/lib/udev/rules.d/90-xen-blkbackd.rules \
 	$(prefix)/lib/systemd/system/xen-blkbackd@.service $(prefix)/lib/systemd/system/xen-blkbackd.service \
@@ -118,6 +120,14 @@ install-files:
 	$(call place,init/xen-blkbackd,$(sysconfdir)/init.d,755)
 	install -d '$(DESTDIR)$(docdir)'
 	install -m 644 README.md '$(DESTDIR)$(docdir)/'
+
+# xen-netbackd is under construction: it is installed only by whoever asks for it, because the kernel's backend then
+# stands back for all interfaces.
+install-net: install
+	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-netbackd" '$(DESTDIR)$(prefix)/sbin/'
+	$(call place,udev/90-xen-netbackd.rules,$(prefix)/lib/udev/rules.d,644)
+	$(call place,systemd/xen-netbackd@.service,$(prefix)/lib/systemd/system,644)
+	$(call place,modprobe/xen-netbackd.conf,$(sysconfdir)/modprobe.d,644)
 
 # Running daemons go on.
 uninstall:
