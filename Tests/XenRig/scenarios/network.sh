@@ -26,7 +26,7 @@ network-bridge() { # scenario: a guest at a bridge, attached by Xen's own script
     mkdir -p $scratch/web
     head -c 16M /dev/urandom >$scratch/web/data
     busybox httpd -p 10.9.0.1:8000 -h $scratch/web
-    in_guest bridged shell "[ \"\$(busybox wget -q -O - http://10.9.0.1:8000/data | sha256sum)\" = '$(sha256sum <$scratch/web/data)' ]"
+    in_guest bridged shell "[ \"\$(busybox wget -q -O - http://10.9.0.1:8000/data | sha256sum | cut -c 1-64)\" = $(sha256sum <$scratch/web/data | cut -c 1-64) ]"
     in_guest bridged shell 'head -c 16M /dev/zero | tr "\0" x >/dev/shm/data; busybox httpd -p 8000 -h /dev/shm'
     busybox wget -q -O $scratch/received http://10.9.0.2:8000/data
     pkill -f 'httpd -p 10.9.0.1'

@@ -140,7 +140,7 @@ service-xenbus-device() { # scenario: a daemon that sees no socket of xenstored 
 service-driver-domain() { # scenario: a guest's disk is served from another guest, a driver domain without systemd
     local archive volume disk
     needs_ours
-    tar --create --directory /rig/install --file $scratch/install.tar .
+    tar --create --directory /rig/install --file $scratch/install.tar usr etc
     archive=$(losetup --find --show --read-only $scratch/install.tar)
     volume=$(loop_volume data-driver 64M)
     guest_options='driver_domain = 1'
