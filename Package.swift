@@ -60,7 +60,8 @@ let package = Package(
         module(
             "NetBackend",
             [
-                "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "NetFrames", "Tap",
+                "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus",
+                "NetFrames", "Tap",
                 .product(name: "Logging", package: "swift-log"),
             ]),
         module("Telemetry", ["CXen", "Descriptors", .product(name: "Logging", package: "swift-log")]),
@@ -82,7 +83,8 @@ let package = Package(
         module(
             "BackendDaemon",
             [
-                "Descriptors", "LiveXen", "Loopback", "Service", "SharedRing", "Telemetry", "XenWire", "Xenbus", "Xenstore",
+                "Descriptors", "LiveXen", "Loopback", "Service", "SharedRing", "Telemetry", "XenWire", "Xenbus",
+                "Xenstore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]),
@@ -138,7 +140,8 @@ let package = Package(
         tests(
             of: "NetBackend",
             [
-                "CXen", "Descriptors", "Loopback", "NetBackend", "NetFrames", "SharedRing", "Telemetry", "XenWire", "Xenbus",
+                "CXen", "Descriptors", "Loopback", "NetBackend", "NetFrames", "SharedRing", "Telemetry", "XenWire",
+                "Xenbus",
                 "Xenstore",
             ]),
         tests(of: "NetFrames", ["NetFrames", "XenWire"]),

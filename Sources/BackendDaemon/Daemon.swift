@@ -28,9 +28,10 @@ public struct BackendKind {
         name: String, prefix: String, statusName: String,
         classes: @escaping (_ frontend: DomainID, _ backend: DomainID) -> [DeviceClass],
         holder: @escaping (DeviceIdentity) -> String? = { _ in nil },
-        makeDevice: @escaping (
-            DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger
-        ) -> any SplitDevice,
+        makeDevice:
+            @escaping (
+                DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger
+            ) -> any SplitDevice,
         status: @escaping (any SplitDevice) -> JSON?
     ) {
         self.name = name

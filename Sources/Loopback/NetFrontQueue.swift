@@ -122,7 +122,9 @@ public final class NetFrontQueue {
 
     private func putData(_ bytes: [UInt8], _ flags: TransmitFlags, size: Int) {
         guard let page = freePages.popLast() else { return }
-        for (index, byte) in bytes.enumerated() { unsafe memory(page).storeBytes(of: byte, toByteOffset: index, as: UInt8.self) }
+        for (index, byte) in bytes.enumerated() {
+            unsafe memory(page).storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
+        }
         grant(page, readOnly: true)
         let request = netif_tx_request_wire(
             gref: pages.firstReference + page, offset: 0, flags: flags.rawValue, id: nextIdentifier,
@@ -144,6 +146,12 @@ public final class NetFrontQueue {
         unsafe transmit.requestSlot().copyMemory(from: [request], byteCount: NetRing.transmitSlot)
         inFlight.append((request.id, page))
         nextIdentifier &+= 1
+    }
+
+    /// Claims to have put up to a number of requests, for hostile tests.
+    public func claim(_ index: UInt32, ofTransmit: Bool) {
+        // The first word of either ring's page.
+        unsafe xen_store_release(ofTransmit ? pages.base : pages.base + Int(XEN_PAGE_SIZE_BYTES), index)
     }
 
     /// Makes requests visible and sends the event that the backend asked for.

@@ -40,7 +40,8 @@ public struct NetConnection: Equatable, Sendable {
 
         public var isSplit: Bool { transmitPort != receivePort }
 
-        public init(transmit: GrantReference, receive: GrantReference, transmitPort: EventPort, receivePort: EventPort) {
+        public init(transmit: GrantReference, receive: GrantReference, transmitPort: EventPort, receivePort: EventPort)
+        {
             self.transmit = transmit
             self.receive = receive
             self.transmitPort = transmitPort

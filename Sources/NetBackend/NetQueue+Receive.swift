@@ -85,7 +85,9 @@ extension NetQueueCore {
         let pieces = (headers.end + payload - 1) / payload
         guard let waiting = receive.waiting() else { return false }
         // As many slots as the pieces may need, or nearly all that a ring can have: else it would wait for ever.
-        guard Int(waiting) >= min(pieces * ((segmenter.largest + 4095) / 4096), Int(NetRing.slots) - 32) else { return false }
+        guard Int(waiting) >= min(pieces * ((segmenter.largest + 4095) / 4096), Int(NetRing.slots) - 32) else {
+            return false
+        }
         let piece = unsafe memory.frame(FrameMemory.whole)
         while let size = unsafe segmenter.next(piece) {
             guard hasSlots(size, 0), room + size <= FrameMemory.capacity else {

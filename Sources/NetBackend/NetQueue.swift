@@ -154,7 +154,8 @@ struct NetQueueCore: ~Copyable {
         packets = FixedTable(repeating: OutgoingPacket(), count: slots)
         deliveries = FixedTable(repeating: ReceiveSlot(), count: slots)
         segments = FixedTable(
-            repeating: xen_grant_copy_segment(source: 0, dest: 0, length: 0, flags: 0, status: 0, pad: 0), count: 2 * slots)
+            repeating: xen_grant_copy_segment(source: 0, dest: 0, length: 0, flags: 0, status: 0, pad: 0),
+            count: 2 * slots)
         memory = FrameMemory()
     }
 

@@ -65,7 +65,9 @@ public final class TapDevice: Sendable {
         for (number, queue) in queues.enumerated() where number > 0 {
             let result = linux_tap_set_attached(queue.number, number < count ? 1 : 0)
             // EINVAL: it is already as it should be.
-            guard result == 0 || result == -EINVAL else { throw Fault("attach queue \(number) of \(name)", errno: -result) }
+            guard result == 0 || result == -EINVAL else {
+                throw Fault("attach queue \(number) of \(name)", errno: -result)
+            }
         }
     }
 

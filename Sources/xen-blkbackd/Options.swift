@@ -1,7 +1,7 @@
 public import ArgumentParser
 import BackendDaemon
-import Service
 public import BlockBackend
+import Service
 public import Uring
 import XenWire
 import Xenbus

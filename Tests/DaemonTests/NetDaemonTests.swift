@@ -26,7 +26,9 @@ struct NetDaemonTests {
         #expect(host == [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF])
         for size in [8, 56, 1400] {
             let answer = try world.ping(front, host, payload: size)
-            #expect(answer?.dropFirst(14 + 28).elementsEqual((0..<size).map { UInt8(truncatingIfNeeded: $0) }) == true, "\(size)")
+            #expect(
+                answer?.dropFirst(14 + 28).elementsEqual((0..<size).map { UInt8(truncatingIfNeeded: $0) }) == true,
+                "\(size)")
         }
         #expect(front.statuses.keys.allSatisfy { $0 == 0 })
         daemon.kill()
@@ -72,7 +74,9 @@ final class NetWorld {
 
     static var isPossible: Bool {
         geteuid() == 0 && FileManager.default.isWritableFile(atPath: "/dev/net/tun")
-            && ["/usr/bin/unshare", "/usr/bin/nsenter", "/usr/sbin/ip", "/usr/bin/sleep"].allSatisfy { FileManager.default.isExecutableFile(atPath: $0) }
+            && ["/usr/bin/unshare", "/usr/bin/nsenter", "/usr/sbin/ip", "/usr/bin/sleep"].allSatisfy {
+                FileManager.default.isExecutableFile(atPath: $0)
+            }
     }
 
     init() throws {
@@ -100,7 +104,9 @@ final class NetWorld {
         let output = Pipe()
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/nsenter")
-        process.arguments = ["--net=/proc/\(holder.identifier)/ns/net", "/bin/sh", "-c", "PATH=/usr/sbin:/usr/bin; \(script)"]
+        process.arguments = [
+            "--net=/proc/\(holder.identifier)/ns/net", "/bin/sh", "-c", "PATH=/usr/sbin:/usr/bin; \(script)",
+        ]
         process.standardOutput = output
         process.standardError = output
         try process.run()
@@ -136,7 +142,8 @@ final class NetWorld {
             Self.front("event-channel-tx"): "\(front.transmitPort.number)",
             Self.front("event-channel-rx"): "\(front.receivePort.number)", Self.front("request-rx-copy"): "1",
             Self.front("feature-rx-notify"): "1", Self.front("feature-sg"): "1", Self.front("feature-gso-tcpv4"): "1",
-            Self.front("feature-gso-tcpv6"): "1", Self.front("feature-ipv6-csum-offload"): "1", Self.front("state"): "4",
+            Self.front("feature-gso-tcpv6"): "1", Self.front("feature-ipv6-csum-offload"): "1",
+            Self.front("state"): "4",
         ])
         return front
     }
@@ -173,7 +180,8 @@ final class NetWorld {
         echo.replaceSubrange(2..<4, with: Self.sum(echo))
         let total = UInt16(20 + echo.count)
         var ip: [UInt8] = [
-            0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 0, 2, 10, 9, 0, 1,
+            0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 0, 2, 10, 9,
+            0, 1,
         ]
         ip.replaceSubrange(10..<12, with: Self.sum(ip))
         front.send(host + Self.guest + [8, 0] + ip + echo)

@@ -67,17 +67,20 @@ private final class Fixture {
 }
 
 private func frame(_ size: Int, _ seed: Int = 0) -> [UInt8] {
-    [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x12, 0x34] + (14..<max(14, size)).map { UInt8(truncatingIfNeeded: $0 * 7 + seed) }
+    [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x12, 0x34]
+        + (14..<max(14, size)).map { UInt8(truncatingIfNeeded: $0 * 7 + seed) }
 }
 
 /// An IPv4 TCP frame; sums are left out.
 private func tcp(_ payload: Int) -> [UInt8] {
     let total = UInt16(40 + payload)
     let ip: [UInt8] = [
-        0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0,
+        2,
     ]
     let header: [UInt8] = [0, 80, 0x30, 0x39, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x18, 0xFF, 0xFF, 0, 0, 0, 0]
-    return [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0] + ip + header + (0..<payload).map { UInt8(truncatingIfNeeded: $0 * 3) }
+    return [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0] + ip + header
+        + (0..<payload).map { UInt8(truncatingIfNeeded: $0 * 3) }
 }
 
 @Suite struct NetQueueTests {
@@ -177,6 +180,18 @@ private func tcp(_ payload: Int) -> [UInt8] {
         #expect(!fixture.queue.turn() && fixture.sent() == nil)
     }
 
+    /// More requests than the ring holds, or fewer than were taken: nothing on either ring counts any more.
+    @Test(arguments: [UInt32(257), 0x8000_0000, 0xFFFF_FFFF], [0, 1])
+    func aLyingIndexStopsBothRings(claim: UInt32, ring: Int) throws {
+        let fixture = try Fixture()
+        fixture.front.claim(claim, ofTransmit: ring == 0)
+        fixture.offer(frame(100))
+        fixture.settle()
+        #expect(fixture.queue.condition == .violated(.ringOverrun))
+        #expect(!fixture.queue.turn() && fixture.queue.arm() && !fixture.queue.canDeliver)
+        #expect(fixture.sent() == nil)
+    }
+
     // MARK: to the guest
 
     @Test(arguments: [14, 60, 1514, 4096, 4097, 9014, 65_549], [false, true])
@@ -185,7 +200,8 @@ private func tcp(_ payload: Int) -> [UInt8] {
         for round in 0..<20 {
             fixture.offer(frame(size, round))
             fixture.settle()
-            #expect(try fixture.front.take() == [DeliveredFrame(bytes: frame(size, round), flags: [], segmentation: nil)])
+            #expect(
+                try fixture.front.take() == [DeliveredFrame(bytes: frame(size, round), flags: [], segmentation: nil)])
         }
         #expect(fixture[.receivedPackets] == 20 && fixture[.receivedBytes] == UInt64(20 * size))
     }
@@ -209,7 +225,8 @@ private func tcp(_ payload: Int) -> [UInt8] {
         #expect(
             try fixture.front.take() == [
                 DeliveredFrame(
-                    bytes: bytes, flags: [.checksumBlank, .dataValidated], segmentation: Segmentation(.tcpV4, size: 1448))
+                    bytes: bytes, flags: [.checksumBlank, .dataValidated],
+                    segmentation: Segmentation(.tcpV4, size: 1448))
             ])
     }
 

@@ -1,0 +1,100 @@
+import NetFrames
+import Testing
+import XenWire
+import Xenbus
+import Xenstore
+
+@testable import NetBackend
+
+@Suite struct NetConnectionTests {
+    static let plain = [
+        "tx-ring-ref": "8", "rx-ring-ref": "9", "event-channel": "3", "request-rx-copy": "1", "feature-rx-notify": "1",
+        "feature-sg": "1", "feature-gso-tcpv4": "1", "feature-gso-tcpv6": "1", "feature-ipv6-csum-offload": "1",
+    ]
+
+    static func nodes(_ changes: [String: String?]) -> NodeValues {
+        var texts: [String: String] = plain
+        for (key, value) in changes { texts[key] = value }
+        return texts.mapValues { XenstoreValue(Array($0.utf8)) }
+    }
+
+    static func negotiate(
+        _ changes: [String: String?], _ offer: NetOffer = NetOffer()
+    ) throws(KeyRefusal) -> NetConnection {
+        try NetConnection.negotiate(nodes(changes), offer)
+    }
+
+    static func refused(_ changes: [String: String?]) -> String? {
+        do throws(KeyRefusal) {
+            _ = try negotiate(changes)
+            return nil
+        } catch {
+            return error.key
+        }
+    }
+
+    @Test func linuxWithOneQueue() throws {
+        let connection = try Self.negotiate([:])
+        #expect(connection.queues.count == 1 && !connection.queues[0].isSplit)
+        #expect(connection.queues[0].transmit == GrantReference(8) && connection.queues[0].receive == GrantReference(9))
+        #expect(connection.offloads == .all && connection.scatters && connection.notifiesReceive)
+    }
+
+    @Test func eventChannelsAreSplitWhereBothAreThere() throws {
+        let split = try Self.negotiate(["event-channel": nil, "event-channel-tx": "4", "event-channel-rx": "5"])
+        #expect(split.queues[0].isSplit)
+        #expect(Self.refused(["event-channel-tx": "4"]) == "event-channel-rx")
+        #expect(Self.refused(["event-channel": nil]) == "event-channel")
+    }
+
+    @Test func severalQueuesHaveDirectories() throws {
+        var changes: [String: String?] = [
+            "multi-queue-num-queues": "2", "tx-ring-ref": nil, "rx-ring-ref": nil, "event-channel": nil,
+        ]
+        for queue in 0..<2 {
+            changes["queue-\(queue)/tx-ring-ref"] = "\(10 + queue)"
+            changes["queue-\(queue)/rx-ring-ref"] = "\(20 + queue)"
+            changes["queue-\(queue)/event-channel-tx"] = "\(30 + queue)"
+            changes["queue-\(queue)/event-channel-rx"] = "\(40 + queue)"
+        }
+        #expect(try Self.negotiate(changes).queues.map(\.transmit) == [GrantReference(10), GrantReference(11)])
+        let names = NetConnection.ringKeys(after: Self.nodes(changes), NetOffer())
+        #expect(names.count == 10 && names.contains("queue-1/event-channel-rx"))
+        #expect(NetConnection.ringKeys(after: Self.nodes(["multi-queue-num-queues": "9"]), NetOffer()).isEmpty)
+        changes["queue-1/rx-ring-ref"] = "20"
+        #expect(Self.refused(changes) == "multi-queue-num-queues", "one page, two rings")
+        changes["queue-1/rx-ring-ref"] = String?.none
+        #expect(Self.refused(changes) == "queue-1/rx-ring-ref")
+    }
+
+    @Test(arguments: [
+        ("request-rx-copy", nil), ("request-rx-copy", "0"), ("request-rx-copy", "yes"), ("multi-queue-num-queues", "0"),
+        ("multi-queue-num-queues", "9"), ("multi-queue-num-queues", "-1"), ("tx-ring-ref", nil),
+        ("tx-ring-ref", "4294967296"), ("rx-ring-ref", ""), ("rx-ring-ref", "x"), ("event-channel", "0"),
+        ("event-channel", "131072"), ("feature-sg", "2"), ("feature-gso-tcpv4", "01"), ("feature-gso-tcpv6", "on"),
+        ("feature-no-csum-offload", " 1"), ("feature-ipv6-csum-offload", "1\0"), ("feature-rx-notify", "true"),
+    ] as [(String, String?)])
+    func everyKeyHasARule(key: String, value: String?) {
+        #expect(Self.refused([key: value]) == key)
+    }
+
+    @Test func theSameRingTwiceIsRefused() {
+        #expect(Self.refused(["rx-ring-ref": "8"]) == "multi-queue-num-queues")
+    }
+
+    @Test func weakFrontendsGetWhatTheyTake() throws {
+        let bsd = try Self.negotiate(["feature-no-csum-offload": "1", "feature-ipv6-csum-offload": nil])
+        #expect(bsd.offloads == .none)
+        let plain = try Self.negotiate(["feature-sg": nil])
+        #expect(!plain.scatters && plain.offloads.checksumV4 && !plain.offloads.segmentationV4)
+        let old = try Self.negotiate(["feature-gso-tcpv6": nil, "feature-ipv6-csum-offload": nil])
+        #expect(old.offloads.segmentationV4 && !old.offloads.segmentationV6 && !old.offloads.checksumV6)
+    }
+
+    /// Windows reads flags in base 2.
+    @Test func whatIsOfferedIsWrittenPlainly() {
+        let keys = NetOffer(queues: 99, splitsEvents: true).transportKeys
+        #expect(keys.filter { $0.name.hasPrefix("feature") }.allSatisfy { ["0", "1"].contains($0.value) })
+        #expect(keys.contains(PublishedKey("multi-queue-max-queues", 8)))
+    }
+}
