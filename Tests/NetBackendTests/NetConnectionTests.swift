@@ -67,13 +67,15 @@ import Xenstore
         #expect(Self.refused(changes) == "queue-1/rx-ring-ref")
     }
 
-    @Test(arguments: [
-        ("request-rx-copy", nil), ("request-rx-copy", "0"), ("request-rx-copy", "yes"), ("multi-queue-num-queues", "0"),
-        ("multi-queue-num-queues", "9"), ("multi-queue-num-queues", "-1"), ("tx-ring-ref", nil),
-        ("tx-ring-ref", "4294967296"), ("rx-ring-ref", ""), ("rx-ring-ref", "x"), ("event-channel", "0"),
-        ("event-channel", "131072"), ("feature-sg", "2"), ("feature-gso-tcpv4", "01"), ("feature-gso-tcpv6", "on"),
-        ("feature-no-csum-offload", " 1"), ("feature-ipv6-csum-offload", "1\0"), ("feature-rx-notify", "true"),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("request-rx-copy", nil), ("request-rx-copy", "0"), ("request-rx-copy", "yes"),
+            ("multi-queue-num-queues", "0"),
+            ("multi-queue-num-queues", "9"), ("multi-queue-num-queues", "-1"), ("tx-ring-ref", nil),
+            ("tx-ring-ref", "4294967296"), ("rx-ring-ref", ""), ("rx-ring-ref", "x"), ("event-channel", "0"),
+            ("event-channel", "131072"), ("feature-sg", "2"), ("feature-gso-tcpv4", "01"), ("feature-gso-tcpv6", "on"),
+            ("feature-no-csum-offload", " 1"), ("feature-ipv6-csum-offload", "1\0"), ("feature-rx-notify", "true"),
+        ] as [(String, String?)])
     func everyKeyHasARule(key: String, value: String?) {
         #expect(Self.refused([key: value]) == key)
     }
