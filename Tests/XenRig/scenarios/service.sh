@@ -148,7 +148,10 @@ service-driver-domain() { # scenario: a guest's disk is served from another gues
     guest_options=''
     in_guest driver driver-domain xvdb
     disk='format=raw,backendtype=phy,backend=driver,vdev=xvdb,access=rw,target=/dev/xvdc'
-    create consumer pv "$(root_disk)" "$disk"
+    create consumer pv "$(root_disk)"
+    command xl block-attach consumer "$disk" ||
+        { in_guest driver shell 'cat /var/log/xen/*; ls /sys/bus/xen-backend/devices; ps ax; lsmod'; fail "it was not attached"; }
+    in_guest consumer shell 'for i in $(seq 100); do [ -b /dev/xvdb ] && break; sleep 0.1; done; [ -b /dev/xvdb ]'
     in_guest consumer verify xvdb 4k 128k
     in_guest driver shell 'pgrep -x xen-blkbackd'
     xl block-detach consumer xvdb
