@@ -23,12 +23,16 @@ struct BackingFile: ~Copyable {
         guard unsafe linux_loop_status(device, &loop) == 0, loop.offset == 0, loop.limit == 0, loop.read_only == 0,
             let path = Self.path(number)
         else { return nil }
+        // Before it is opened, too: opening what somebody may have put in its place (a tape, a watchdog) does things.
+        var status = stat()
+        guard unsafe stat(path, &status) == 0, Self.isFile(status, loop) else { return nil }
         let isDirect = direct == .on || direct == .auto && loop.direct != 0
         let opened = unsafe linux_open(path, O_RDWR | (isDirect ? linux_o_direct : 0), 0)
         guard opened >= 0 else { return nil }
         let descriptor = OwnedDescriptor(owning: opened)
-        // The name may belong to another file by now. What dom0 wrote to the device is in its page cache.
-        guard Self.isFile(descriptor.number, loop), linux_synchronize(device) == 0 else { return nil }
+        // What dom0 wrote to the device is in its page cache.
+        guard unsafe fstat(descriptor.number, &status) == 0, Self.isFile(status, loop), linux_synchronize(device) == 0
+        else { return nil }
         self.descriptor = descriptor
         self.isDirect = isDirect
         self.path = path
@@ -39,9 +43,7 @@ struct BackingFile: ~Copyable {
             "/sys/dev/block/\(linux_device_major(number)):\(linux_device_minor(number))/loop/backing_file")
     }
 
-    private static func isFile(_ descriptor: Int32, _ loop: linux_loop) -> Bool {
-        var status = stat()
-        guard unsafe fstat(descriptor, &status) == 0 else { return false }
-        return status.st_mode & S_IFMT == S_IFREG && status.st_dev == loop.device && status.st_ino == loop.inode
+    private static func isFile(_ status: stat, _ loop: linux_loop) -> Bool {
+        status.st_mode & S_IFMT == S_IFREG && status.st_dev == loop.device && status.st_ino == loop.inode
     }
 }
