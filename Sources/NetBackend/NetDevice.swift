@@ -3,6 +3,7 @@ internal import CXen
 internal import Descriptors
 internal import Glibc
 public import Logging
+internal import NetFrames
 public import SharedRing
 internal import Tap
 public import Telemetry
@@ -14,6 +15,7 @@ public import Xenbus
 public final class NetDevice: SplitDevice {
     private let identity: DeviceIdentity
     private let offer: NetOffer
+    private let filters: Bool
     private let platform: any RingPlatform
     private let means: Result<Means, Fault>
     private let log: Logger
@@ -24,9 +26,14 @@ public final class NetDevice: SplitDevice {
 
     /// Makes the TAP device, down: it must be there before the toolstack's script is told of the interface (state 2), and
     /// the script sets it up. It outlives the process, as long as the interface does.
-    public init(_ identity: DeviceIdentity, _ offer: NetOffer, platform: any RingPlatform, log: Logger) {
+    ///
+    /// - Parameter filters: interfaces send only what is their guest's own, unless their node `filter` says otherwise.
+    public init(
+        _ identity: DeviceIdentity, _ offer: NetOffer, filters: Bool, platform: any RingPlatform, log: Logger
+    ) {
         self.identity = identity
         self.offer = offer
+        self.filters = filters
         self.platform = platform
         var log = log
         log[metadataKey: "device"] = "\(identity)"
@@ -67,7 +74,7 @@ public final class NetDevice: SplitDevice {
 
     // MARK: keys
 
-    public var backendKeys: [String] { ["mac"] }
+    public var backendKeys: [String] { InterfaceSettings.keys }
     public var frontendKeys: [String] { NetConnection.fixedKeys }
     public var transportKeys: [PublishedKey] { offer.transportKeys }
 
@@ -79,10 +86,11 @@ public final class NetDevice: SplitDevice {
         do {
             let means = try means.get()
             let tap = means.tap
+            let settings = try InterfaceSettings(backend, filters: filters)
             let connection = try NetConnection.negotiate(frontend, offer)
             try tap.attach(queues: connection.queues.count)
             self.connection = connection
-            for index in connection.queues.indices { try start(index, connection, means) }
+            for index in connection.queues.indices { try start(index, connection, settings, means) }
             conditions = queues.map { _ in .running }
             try tap.setCarrier(true)
             log.info("\(tap.name): \(summary(connection))")
@@ -93,12 +101,15 @@ public final class NetDevice: SplitDevice {
         return [PublishedKey("carrier", 1)]
     }
 
-    private func start(_ index: Int, _ connection: NetConnection, _ means: Means) throws(Fault) {
+    private func start(_ index: Int, _ connection: NetConnection, _ settings: InterfaceSettings, _ means: Means)
+        throws(Fault)
+    {
         queues.append(
             try NetQueueThread(
                 NetQueueConfiguration(
                     name: "\(identity).\(index)", domain: identity.deviceClass.frontend,
-                    rings: connection.queues[index], offloads: connection.offloads, scatters: connection.scatters),
+                    rings: connection.queues[index], offloads: connection.offloads, scatters: connection.scatters,
+                    filter: settings.filter),
                 platform: platform, tap: means.tap.queues[index].number,
                 attention: means.attention.number))
     }
@@ -180,7 +191,9 @@ public final class NetDevice: SplitDevice {
             "scatter_gather": .flag(connection.scatters),
             "queues": .array(
                 queues.map { queue in
-                    .object(NetCounter.allCases.map { .init("\($0)", .number(queue[$0])) })
+                    .object(
+                        NetCounter.allCases.map { .init("\($0)", .number(queue[$0])) }
+                            + FilterReason.allCases.map { .init("\($0)", .number(queue.cells[$0])) })
                 }),
         ]
     }

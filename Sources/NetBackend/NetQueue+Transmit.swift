@@ -126,6 +126,8 @@ extension NetQueueCore {
         }
         // The frame lies in `memory`, with the headroom in front.
         let frame = unsafe memory.frame(Int(packet.offset))
+        // As if the network had lost it: the guest is told nothing.
+        if let reason = unsafe filter?.judge(frame, count: Int(packet.size)) { return count(reason) }
         do throws(FrameFault) {
             let header = unsafe try Translation.toHost(
                 frame, count: Int(packet.size), TransmitFlags(rawValue: packet.flags), segmentation)

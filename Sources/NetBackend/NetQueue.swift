@@ -15,18 +15,21 @@ public struct NetQueueConfiguration: Sendable {
     public var offloads: GuestOffloads
     /// Packets to the guest may take more than one slot.
     public var scatters: Bool
+    /// What the guest may send; nil: anything.
+    public var filter: SourceFilter?
     /// Where the rings' private indices start; nil: behind the last response, which is 0 on a fresh ring.
     public var firstIndices: (transmit: UInt32, receive: UInt32)?
 
     public init(
         name: String, domain: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads, scatters: Bool,
-        firstIndices: (transmit: UInt32, receive: UInt32)? = nil
+        filter: SourceFilter? = nil, firstIndices: (transmit: UInt32, receive: UInt32)? = nil
     ) {
         self.name = name
         self.domain = domain
         self.rings = rings
         self.offloads = offloads
         self.scatters = scatters
+        self.filter = filter
         self.firstIndices = firstIndices
     }
 }
@@ -55,7 +58,7 @@ public final class NetQueue {
         _ configuration: NetQueueConfiguration, grants: any GrantTable, transmitEvents: any EventChannel,
         receiveEvents: any EventChannel, tap: Int32
     ) throws(Fault) {
-        cells = Cells(count: NetCounter.allCases.count)
+        cells = Cells(count: NetCounter.allCases.count + FilterReason.allCases.count)
         // All that can fail comes first: Swift 6.3 frees garbage when a noncopyable value is given up half made.
         let transmit = try grants.map([configuration.rings.transmit], of: configuration.domain, writable: true)
         let receive = try grants.map([configuration.rings.receive], of: configuration.domain, writable: true)
@@ -103,6 +106,7 @@ struct NetQueueCore: ~Copyable {
     let domain: DomainID
     let offloads: GuestOffloads
     let scatters: Bool
+    let filter: SourceFilter?
     /// Keep the rings' pages mapped.
     private let transmitMapping: GrantMapping
     private let receiveMapping: GrantMapping
@@ -138,6 +142,7 @@ struct NetQueueCore: ~Copyable {
         domain = configuration.domain
         offloads = configuration.offloads
         scatters = configuration.scatters
+        filter = configuration.filter
         // Each mapping is one page and lives as long as this value.
         let (transmitBase, receiveBase) = unsafe (transmit.base, receive.base)
         transmitMapping = transmit
@@ -182,6 +187,13 @@ struct NetQueueCore: ~Copyable {
     }
 
     func count(_ counter: NetCounter, _ amount: UInt64 = 1) { counters.add(counter.rawValue, amount) }
+
+    func count(_ reason: FilterReason) { counters.add(NetCounter.allCases.count &+ Int(reason.rawValue), 1) }
+}
+
+extension Cells {
+    /// Packets of the guest that the filter kept back.
+    public subscript(reason: FilterReason) -> UInt64 { load(NetCounter.allCases.count + Int(reason.rawValue)) }
 }
 
 /// A packet from the guest on its way.

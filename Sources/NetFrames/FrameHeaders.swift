@@ -25,6 +25,9 @@ public struct FrameHeaders: Equatable, Sendable, BitwiseCopyable {
     /// Where what `etherType` names begins.
     public var network: Int
     public var ip: InternetProtocol?
+    /// What the IP packet carries (IANA's protocol numbers), and where; `upper` is 0 if that is not in this frame.
+    public var protocolNumber: UInt8
+    public var upper: Int
     /// Where the transport's header begins; 0 if there is none that is understood, or it is not in this fragment.
     public var transport: Int
     public var transportProtocol: TransportProtocol?
@@ -47,6 +50,8 @@ public struct FrameHeaders: Equatable, Sendable, BitwiseCopyable {
         // 14 bytes are there.
         etherType = unsafe Self.load16(frame, 12)
         ip = nil
+        protocolNumber = 0
+        upper = 0
         transport = 0
         transportProtocol = nil
         end = count
@@ -100,6 +105,8 @@ public struct FrameHeaders: Equatable, Sendable, BitwiseCopyable {
     }
 
     private mutating func takeTransport(_ number: UInt8, at offset: Int, _ frame: UnsafeRawPointer) {
+        protocolNumber = number
+        upper = offset
         guard let kind = TransportProtocol(rawValue: number), offset &+ (kind == .tcp ? 20 : 8) <= end else { return }
         transport = offset
         transportProtocol = kind

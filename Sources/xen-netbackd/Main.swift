@@ -23,18 +23,25 @@ struct Main: DaemonCommand {
     @Option(help: ArgumentHelp("Queues of an interface, 1 to 8.", valueName: "N"))
     var maxQueues = 8
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Guests send from their own mac and ip only, unless the node filter says otherwise.")
+    var filter = false
+
     func validate() throws { try DaemonOptions.check(maxQueues, in: NetOffer.queueRange, "--max-queues") }
 
     func run() throws { try serve() }
 
     func kind() throws -> BackendKind {
-        let offer = NetOffer(queues: maxQueues)
+        let (offer, filters) = (NetOffer(queues: maxQueues), filter)
         return BackendKind(
             name: "xen-netbackd", prefix: "vif", statusName: "interface",
             classes: { frontend, backend in
                 [DeviceClass(backendType: "vif", frontendType: "vif", backend: backend, frontend: frontend)]
             },
-            makeDevice: { identity, platform, _, _, log in NetDevice(identity, offer, platform: platform, log: log) },
+            makeDevice: { identity, platform, _, _, log in
+                NetDevice(identity, offer, filters: filters, platform: platform, log: log)
+            },
             status: { ($0 as? NetDevice)?.status })
     }
 

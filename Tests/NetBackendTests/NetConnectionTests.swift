@@ -99,4 +99,36 @@ import Xenstore
         #expect(keys.filter { $0.name.hasPrefix("feature") }.allSatisfy { ["0", "1"].contains($0.value) })
         #expect(keys.contains(PublishedKey("multi-queue-max-queues", 8)))
     }
+
+    // MARK: settings
+
+    private static func settings(_ texts: [String: String], filters: Bool = true) throws(KeyRefusal)
+        -> InterfaceSettings
+    {
+        try InterfaceSettings(texts.mapValues { XenstoreValue(Array($0.utf8)) }, filters: filters)
+    }
+
+    @Test func filtersFollowTheirKeys() throws {
+        let mac = "00:16:3e:00:00:05"
+        let expected = SourceFilter(
+            mac: MACAddress(mac), addresses: ["10.0.0.1", "fd00::/64"].compactMap { AddressRange($0) })
+        #expect(try Self.settings(["mac": mac, "ip": "10.0.0.1 fd00::/64"]).filter == expected)
+        #expect(try Self.settings(["mac": mac, "filter": "0"]).filter == nil)
+        #expect(try Self.settings(["mac": mac], filters: false).filter == nil)
+        #expect(try Self.settings(["mac": mac, "filter": "1"], filters: false).filter != nil)
+        #expect(try Self.settings([:]).filter == SourceFilter(mac: nil, addresses: []))
+    }
+
+    @Test(arguments: [
+        ("filter", "2"), ("mac", ""), ("mac", "00:16:3e"), ("mac", "01:00:5e:00:00:01"), ("ip", "10.0.0.1,10.0.0.2"),
+        ("ip", "10.0.0"), ("ip", "eth0"), ("ip", Array(repeating: "10.0.0.1", count: 65).joined(separator: " ")),
+    ])
+    func badSettingsAreNamed(key: String, value: String) {
+        do throws(KeyRefusal) {
+            _ = try Self.settings([key: value])
+            Issue.record("\(key) \(value) was taken")
+        } catch {
+            #expect(error.key == key)
+        }
+    }
 }

@@ -20,7 +20,10 @@ private final class Fixture {
     private let near: OwnedDescriptor
     private let far: OwnedDescriptor
 
-    init(_ offloads: GuestOffloads = .all, scatters: Bool = true, isSplit: Bool = false, index: UInt32 = 0) throws {
+    init(
+        _ offloads: GuestOffloads = .all, scatters: Bool = true, isSplit: Bool = false, index: UInt32 = 0,
+        filter: SourceFilter? = nil
+    ) throws {
         guest = try platform.createDomain(DomainID(5), pages: 2048, references: 2048)
         front = try NetFrontQueue(guest, backend: DomainID(0), isSplit: isSplit, startingAt: index)
         var ends: [Int32] = [-1, -1]
@@ -36,7 +39,7 @@ private final class Fixture {
                 rings: NetConnection.Rings(
                     transmit: front.references.transmit, receive: front.references.receive,
                     transmitPort: front.transmitPort.number, receivePort: front.receivePort.number),
-                offloads: offloads, scatters: scatters),
+                offloads: offloads, scatters: scatters, filter: filter),
             grants: platform.openGrantTable(), transmitEvents: transmit, receiveEvents: receive, tap: near.number)
     }
 
@@ -178,6 +181,22 @@ private func tcp(_ payload: Int) -> [UInt8] {
         fixture.front.send(frame(100))
         fixture.front.publish()
         #expect(!fixture.queue.turn() && fixture.sent() == nil)
+    }
+
+    @Test func whatIsNotTheGuestsIsKeptBack() throws {
+        let filter = SourceFilter(mac: MACAddress(2, 0, 0, 0, 0, 2), addresses: [])
+        let fixture = try Fixture(filter: filter)
+        var forged = frame(100)
+        forged[11] = 3
+        fixture.front.send(forged)
+        fixture.front.send(frame(100))
+        fixture.front.publish()
+        fixture.settle()
+        #expect(fixture.sent()?.frame == frame(100))
+        #expect(fixture.sent() == nil)
+        #expect(fixture.queue.cells[FilterReason.foreignMAC] == 1 && fixture[.transmittedPackets] == 1)
+        try fixture.front.reap()
+        #expect(fixture.front.statuses == [0: 2], "lost, as on any network")
     }
 
     /// More requests than the ring holds, or fewer than were taken: nothing on either ring counts any more.
