@@ -44,3 +44,39 @@ network-neighbours() { # scenario: two guests at one bridge talk with each other
     in_guest two shell 'busybox ping -c 3 10.9.0.1'
     destroy two
 }
+
+network-attach-detach() { # scenario: an interface comes and goes while the guest runs, three times
+    local round
+    needs_ours
+    make_bridge
+    create plugged pv "$(root_disk)"
+    for round in 1 2 3; do
+        xl network-attach plugged mac=00:16:3e:00:00:02 bridge=xenbr0
+        in_guest plugged network 10.9.0.2/24
+        in_guest plugged shell 'busybox ping -c 3 10.9.0.1'
+        xl network-detach plugged 0
+        in_guest plugged shell 'for i in $(seq 100); do [ -e /sys/class/net/eth0 ] || break; sleep 0.1; done; [ ! -e /sys/class/net/eth0 ]'
+        ! ip link show | grep -q 'vif[0-9]*\.' || fail "round $round: an interface is left"
+    done
+    destroy plugged
+}
+
+network-restart() { # scenario: the daemon is restarted while the guest pings: the interface stays at the bridge
+    local before
+    network_guest again 2
+    before=$(ip -o link show "vif$(domid again).0" | cut -d: -f1)
+    systemctl restart "xen-netbackd@$(domid again).service"
+    in_guest again shell 'busybox ping -c 5 10.9.0.1'
+    [ "$(ip -o link show master xenbr0 | grep "vif$(domid again).0" | cut -d: -f1)" = "$before" ] || fail "it is another interface"
+    destroy again
+}
+
+network-save-restore() { # scenario: a guest is saved and restored, and its interface works again
+    network_guest saved 2
+    xl save saved $scratch/saved.state
+    until_true 30 is_gone saved
+    xl restore $scratch/saved.state
+    rm $scratch/saved.state
+    in_guest saved shell 'busybox ping -c 5 10.9.0.1'
+    destroy saved
+}
