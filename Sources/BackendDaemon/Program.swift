@@ -23,7 +23,7 @@ extension DaemonCommand {
     /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.
     public static func runToEnd() -> Never {
         do {
-            var command = try parseAsRoot()
+            var command = try parse()
             do {
                 try command.run()
                 Glibc.exit(0)
