@@ -109,7 +109,7 @@ public final class NetDevice: SplitDevice {
                 NetQueueConfiguration(
                     name: "\(identity).\(index)", domain: identity.deviceClass.frontend,
                     rings: connection.queues[index], offloads: connection.offloads, scatters: connection.scatters,
-                    filter: settings.filter),
+                    notifiesReceive: connection.notifiesReceive, filter: settings.filter),
                 platform: platform, tap: means.tap.queues[index].number,
                 attention: means.attention.number))
     }
@@ -170,8 +170,13 @@ public final class NetDevice: SplitDevice {
         let now = queues.map(\.condition)
         defer { conditions = now }
         return zip(now, conditions).enumerated().compactMap { index, pair in
-            guard pair.0 != pair.1, case .violated(let violation) = pair.0 else { return nil }
-            return .failed(DeviceFailure("queue \(index): the frontend broke a rule: \(violation)"))
+            guard pair.0 != pair.1 else { return nil }
+            switch pair.0 {
+            case .running: return nil
+            case .violated(let violation):
+                return .failed(DeviceFailure("queue \(index): the frontend broke a rule: \(violation)"))
+            case .failed(let fault): return .failed(DeviceFailure("queue \(index): \(fault)"))
+            }
         }
     }
 

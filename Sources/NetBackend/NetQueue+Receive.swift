@@ -1,5 +1,6 @@
 internal import CLinux
 internal import CXen
+internal import Descriptors
 internal import Glibc
 internal import NetFrames
 internal import SharedRing
@@ -14,6 +15,7 @@ extension NetQueueCore {
 
     /// Delivers what the TAP device has, as far as the guest has room; true if there was anything.
     mutating func receivePackets() -> Bool {
+        seenReceive = receive.requestProducer()
         guard receive.waiting() != nil else {
             violated(.ringOverrun)
             return false
@@ -42,6 +44,10 @@ extension NetQueueCore {
         let start = unsafe memory.frame(FrameMemory.held + FrameMemory.headroom) - VirtioHeader.size
         // The room is as long as the longest frame with its header.
         let bytes = unsafe linux_frame_read(tap, start, FrameMemory.largest - FrameMemory.headroom)
+        // Anything but "nothing there" would be so again at once.
+        if bytes < 0, bytes != -Int(EAGAIN) {
+            condition = .failed(Fault("read from the TAP device", errno: Int32(-bytes)))
+        }
         return bytes > VirtioHeader.size ? bytes - VirtioHeader.size : nil
     }
 

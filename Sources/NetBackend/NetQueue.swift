@@ -15,6 +15,8 @@ public struct NetQueueConfiguration: Sendable {
     public var offloads: GuestOffloads
     /// Packets to the guest may take more than one slot.
     public var scatters: Bool
+    /// The guest sends an event when it has put up receive buffers; else they are looked for.
+    public var notifiesReceive: Bool
     /// What the guest may send; nil: anything.
     public var filter: SourceFilter?
     /// Where the rings' private indices start; nil: behind the last response, which is 0 on a fresh ring.
@@ -22,13 +24,15 @@ public struct NetQueueConfiguration: Sendable {
 
     public init(
         name: String, domain: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads, scatters: Bool,
-        filter: SourceFilter? = nil, firstIndices: (transmit: UInt32, receive: UInt32)? = nil
+        notifiesReceive: Bool = true, filter: SourceFilter? = nil,
+        firstIndices: (transmit: UInt32, receive: UInt32)? = nil
     ) {
         self.name = name
         self.domain = domain
         self.rings = rings
         self.offloads = offloads
         self.scatters = scatters
+        self.notifiesReceive = notifiesReceive
         self.filter = filter
         self.firstIndices = firstIndices
     }
@@ -39,6 +43,8 @@ public enum NetCondition: Sendable, Equatable {
     case running
     /// Both rings were stopped for good because the guest broke a rule.
     case violated(NetViolation)
+    /// The TAP device is gone.
+    case failed(Fault)
 }
 
 /// One queue pair of a virtual network interface: two rings, their grants, their event channels and a queue of a TAP
@@ -75,6 +81,9 @@ public final class NetQueue {
 
     /// A frame from the TAP device would reach the guest now: it is worth to be woken for one.
     public var canDeliver: Bool { unsafe core.canDeliver }
+
+    /// Nothing can be delivered until the guest puts up receive buffers.
+    public var lacksBuffers: Bool { unsafe core.lacksBuffers }
 
     public var condition: NetCondition { unsafe core.condition }
 
@@ -125,6 +134,8 @@ struct NetQueueCore: ~Copyable {
     let memory: FrameMemory
     /// A frame from the TAP device for which the guest has too few slots, in the memory's last room; 0 if there is none.
     var heldBytes = 0
+    /// The receive ring's `req_prod` when this turn began to look at it.
+    var seenReceive: UInt32 = 0
 
     var condition = NetCondition.running
     let counters: CellWriter
@@ -173,12 +184,16 @@ struct NetQueueCore: ~Copyable {
     }
 
     /// Events are asked for where they would find something to do: for the first new request, and for new receive buffers
-    /// only if a frame waits for them.
+    /// only while there are too few. Those that are there do not count: a guest that leaves one slot too few must not keep
+    /// a processor busy.
     func arm() -> Bool {
         guard condition == .running else { return true }
         let mayWait = transmit.arm()
-        return (heldBytes == 0 || receive.arm()) && mayWait
+        return (!lacksBuffers || receive.arm(beyond: seenReceive)) && mayWait
     }
+
+    /// Nothing can be delivered until the guest puts up receive buffers.
+    var lacksBuffers: Bool { condition == .running && (heldBytes > 0 || receive.isEmpty) }
 
     var canDeliver: Bool { condition == .running && heldBytes == 0 && !receive.isEmpty }
 

@@ -74,6 +74,10 @@ private final class NetQueueLoop {
     private let tap: Int32
     private let control: Int32
     private var throttle = EventThrottle()
+    private let notifiesReceive: Bool
+
+    /// How often a guest that does not say so is looked at for receive buffers (xen-netback: 30 ms).
+    private static let look: UInt64 = 30_000_000
 
     init(
         _ configuration: NetQueueConfiguration, platform: any RingPlatform, tap: Int32, control: Int32
@@ -87,6 +91,7 @@ private final class NetQueueLoop {
             configuration, grants: grants, transmitEvents: transmitEvents, receiveEvents: receiveEvents, tap: tap)
         self.tap = tap
         self.control = control
+        notifiesReceive = configuration.notifiesReceive
     }
 
     func run(stopping: () -> Bool, report: (NetCondition) -> Void) {
@@ -110,6 +115,7 @@ private final class NetQueueLoop {
             transmitEvents.unmask()
             if isSplit { receiveEvents.unmask() }
         }
+        let limit = isResting ? throttle.pause : !notifiesReceive && queue.lacksBuffers ? Self.look : .max
         let descriptors: [4 of Int32] = [
             isResting ? -1 : transmitEvents.descriptor, isResting || !isSplit ? -1 : receiveEvents.descriptor, control,
             queue.canDeliver ? tap : -1,
@@ -117,7 +123,7 @@ private final class NetQueueLoop {
         let ready = unsafe withUnsafePointer(to: descriptors) { pointer in
             // An inline array is its elements and nothing else.
             unsafe linux_poll_inputs(
-                UnsafeRawPointer(pointer).assumingMemoryBound(to: Int32.self), 4, isResting ? throttle.pause : .max)
+                UnsafeRawPointer(pointer).assumingMemoryBound(to: Int32.self), 4, limit)
         }
         queue.count(.sleeps)
         if isResting { throttle.rested() }

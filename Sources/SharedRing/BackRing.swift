@@ -91,6 +91,14 @@ public import CXen
         return producer &- event < producer &- old
     }
 
+    /// Asks for an event when `req_prod` moves on from what was seen, though requests may be waiting: too few of them. True
+    /// if it has not moved.
+    @inlinable @_noLocks public func arm(beyond seen: UInt32) -> Bool {
+        unsafe xen_store_relaxed(base + Int(XEN_RING_REQ_EVENT), seen &+ 1)
+        xen_full_fence()
+        return requestProducer() == seen
+    }
+
     /// Asks for an event at the next request and looks once more (RING_FINAL_CHECK_FOR_REQUESTS): true if the backend
     /// may sleep.
     @inlinable @_noLocks public func arm() -> Bool {

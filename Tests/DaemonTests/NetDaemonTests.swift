@@ -43,6 +43,7 @@ struct NetDaemonTests {
         #expect(try world.base.wait(NetWorld.back("state"), "6"))
         try world.base.remove("/local/domain/0/backend/vif/5")
         #expect(daemon.wait() == .exited(0))
+        #expect(try world.inNamespace("ip -o link show | grep -c vif || true").hasPrefix("0"))
     }
 
     @Test func `a daemon that is told to end leaves the interface connected, and the next one goes on`() throws {

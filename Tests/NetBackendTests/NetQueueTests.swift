@@ -22,7 +22,8 @@ private final class Fixture {
 
     init(
         _ offloads: GuestOffloads = .all, scatters: Bool = true, isSplit: Bool = false, index: UInt32 = 0,
-        filter: SourceFilter? = nil
+        filter: SourceFilter? = nil,
+        closesTap: Bool = false
     ) throws {
         guest = try platform.createDomain(DomainID(5), pages: 2048, references: 2048)
         front = try NetFrontQueue(guest, backend: DomainID(0), isSplit: isSplit, startingAt: index)
@@ -40,7 +41,8 @@ private final class Fixture {
                     transmit: front.references.transmit, receive: front.references.receive,
                     transmitPort: front.transmitPort.number, receivePort: front.receivePort.number),
                 offloads: offloads, scatters: scatters, filter: filter),
-            grants: platform.openGrantTable(), transmitEvents: transmit, receiveEvents: receive, tap: near.number)
+            grants: platform.openGrantTable(), transmitEvents: transmit, receiveEvents: receive,
+            tap: closesTap ? -1 : near.number)
     }
 
     /// What the host got: header and frame.
@@ -274,6 +276,34 @@ private func tcp(_ payload: Int) -> [UInt8] {
         fixture.settle()
         let rest = try fixture.front.take()
         #expect((first + rest).map(\.bytes) == (0..<16).map { frame(65_536 + 100, $0) })
+    }
+
+    /// A slot too few, or none: the queue sleeps, and is woken by what the guest puts up.
+    @Test(arguments: [240, 256])
+    func waitingForBuffersCostsNothing(taken: Int) throws {
+        let fixture = try Fixture()
+        for index in 0..<taken {
+            fixture.offer(frame(60, index))
+            fixture.settle()
+        }
+        fixture.offer(frame(65_536 + 100))
+        fixture.settle()
+        #expect(fixture.queue.lacksBuffers && !fixture.queue.canDeliver)
+        #expect(fixture.queue.arm(), "it may sleep, whatever is there")
+        #expect(try fixture.front.take().count == taken)
+        #expect(!fixture.platform.deliverable.isEmpty, "the frontend had to send an event")
+        fixture.settle()
+        #expect(try fixture.front.take().map(\.bytes) == [frame(65_536 + 100)])
+    }
+
+    @Test func aTapDeviceThatIsGoneStopsTheQueue() throws {
+        let fixture = try Fixture(closesTap: true)
+        fixture.settle()
+        guard case .failed = fixture.queue.condition else {
+            Issue.record("\(fixture.queue.condition)")
+            return
+        }
+        #expect(!fixture.queue.turn() && fixture.queue.arm() && !fixture.queue.canDeliver)
     }
 
     @Test func withoutScatterGatherNothingLongerThanAPageIsDelivered() throws {
