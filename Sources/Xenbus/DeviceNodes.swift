@@ -1,47 +1,49 @@
 internal import XenWire
 internal import Xenstore
 
-/// A device's nodes in xenstore: reading what is there and writing what we say, without ever bringing a removed
-/// directory back.
+/// Devices' nodes in xenstore: reading what is there and writing what we say, without ever bringing a removed directory
+/// back.
+///
+/// Several devices are read or written together: waiting for the server costs the same for forty disks as for one, and
+/// libxl gives all of them the same ten seconds.
 struct DeviceNodes {
     let client: XenstoreClient
-    let identity: DeviceIdentity
 
-    /// Everything that the life cycle depends on, as it was at one moment.
-    func observe(for device: any SplitDevice) throws(XenstoreError) -> Observation {
+    /// Some nodes of one directory.
+    private typealias Selection = (directory: XenstorePath, names: [String])
+
+    /// Everything that the life cycle depends on, of all devices as it was at one moment; in the devices' order.
+    func observe(_ subjects: [(identity: DeviceIdentity, device: any SplitDevice)]) throws(XenstoreError)
+        -> [Observation]
+    {
         try client.transaction { store throws(XenstoreError) in
-            let own = try read(store, identity.backendPath, ["state", "online", "hotplug-status", "script"])
-            let frontend = try readFrontend(store, ["state"])["state"]
-            let state = frontend.map { XenbusState(text: $0.text ?? "") }
-            let isReady = state == .initialised || state == .connected
-            return Observation(
-                backend: own["state"].map { XenbusState(text: $0.text ?? "") },
-                // Only an explicit 0 lets a device go; toolstacks that do not know the node mean 1.
-                isOnline: own["online"]?.flag ?? true,
-                hotplug: HotplugStatus(text: own["hotplug-status"].map { $0.text ?? "" }),
-                hasScript: own["script"] != nil,
-                frontend: state,
-                frontendKeys: isReady ? try frontendKeys(store, device) : [:])
+            let backends = try read(
+                store, subjects.map { ($0.identity.backendPath, ["state", "online", "hotplug-status", "script"]) })
+            let frontends = try readFrontends(store, subjects.map { ($0.identity.frontendPath, ["state"]) })
+            let states = frontends.map { $0["state"].map { XenbusState(text: $0.text ?? "") } }
+            let ready = zip(subjects, states).map { $1 == .initialised || $1 == .connected ? $0.device : nil }
+            let keys = try frontendKeys(store, zip(subjects, ready).map { ($0.identity.frontendPath, $1) })
+            return subjects.indices.map { Observation(backends[$0], frontend: states[$0], keys[$0]) }
         }
     }
 
+    /// What frontends say about their rings; nothing where no device asks.
     private func frontendKeys(
-        _ store: XenstoreTransaction, _ device: any SplitDevice
-    ) throws(XenstoreError) -> NodeValues {
-        var keys = try readFrontend(store, device.frontendKeys)
-        let more = try readFrontend(store, device.frontendKeys(after: keys))
-        keys.merge(more) { first, _ in first }
-        return keys
+        _ store: XenstoreTransaction, _ frontends: [(path: XenstorePath, device: (any SplitDevice)?)]
+    ) throws(XenstoreError) -> [NodeValues] {
+        let first = try readFrontends(store, frontends.map { ($0.path, $0.device?.frontendKeys ?? []) })
+        let names = zip(frontends, first).map { ($0.path, $0.device?.frontendKeys(after: $1) ?? []) }
+        return zip(first, try readFrontends(store, names)).map { $0.merging($1) { known, _ in known } }
     }
 
     /// Nodes of the backend's own directory.
-    func backendKeys(_ names: [String]) throws(XenstoreError) -> NodeValues {
-        try read(client, identity.backendPath, names)
+    func backendKeys(_ identity: DeviceIdentity, _ names: [String]) throws(XenstoreError) -> NodeValues {
+        try read(client, [(identity.backendPath, names)]).first ?? [:]
     }
 
     /// The rule that the two ends belong together: `frontend` and `frontend-id` must say what our own path says.
-    func checkFrontend() throws(XenstoreError) -> DeviceFailure? {
-        let keys = try backendKeys(["frontend", "frontend-id"])
+    func checkFrontend(_ identity: DeviceIdentity) throws(XenstoreError) -> DeviceFailure? {
+        let keys = try backendKeys(identity, ["frontend", "frontend-id"])
         let expected = [
             "frontend": identity.frontendPath.description,
             "frontend-id": identity.deviceClass.frontend.description,
@@ -53,46 +55,64 @@ struct DeviceNodes {
         return nil
     }
 
-    /// Writes keys and perhaps the state, all or nothing, if the device still exists; false if it does not.
-    ///
-    /// - Parameter touching: write the state even if it is the same: frontends look at the keys again then.
-    func publish(
-        _ keys: [PublishedKey], state: XenbusState? = nil, touching: Bool = false, removing: String? = nil
-    ) throws(XenstoreError) -> Bool {
-        try client.transaction { store throws(XenstoreError) in
-            guard let now = try store.read(identity.backendPath.appending("state")) else {
-                store.abort()
-                return false
+    /// Writes all publications, all or nothing, but those of devices that exist no more; true for each that was written.
+    func publish(_ publications: [(identity: DeviceIdentity, content: Publication)]) throws(XenstoreError) -> [Bool] {
+        var paths: [XenstorePath] = []
+        for (identity, _) in publications { paths.append(try identity.backendPath.appending("state")) }
+        return try client.transaction { store throws(XenstoreError) in
+            let states = try store.readAll(paths)
+            var edits: [XenstoreEdit] = []
+            for ((identity, content), state) in zip(publications, states) {
+                guard let state else { continue }
+                edits += try content.edits(in: identity.backendPath, now: state)
             }
-            for key in keys { try store.write(identity.backendPath.appending(key.name), key.value) }
-            if let removing { try store.remove(identity.backendPath.appending(removing)) }
-            if let state, touching || now.text != state.text {
-                try store.write(identity.backendPath.appending("state"), state.text)
-            }
-            return true
+            if edits.isEmpty { store.abort() } else { try store.apply(edits) }
+            return states.map { $0 != nil }
         }
     }
 
-    /// The guest owns its nodes and may take our permission to read them: then they say nothing, like missing ones, and
-    /// the device can be removed all the same.
-    private func readFrontend(
-        _ store: XenstoreTransaction, _ names: [String]
-    ) throws(XenstoreError) -> NodeValues {
+    /// A guest owns its nodes and may take our permission to read them: then they say nothing, like missing ones, and the
+    /// device can be removed all the same.
+    private func readFrontends(
+        _ store: XenstoreTransaction, _ selections: [Selection]
+    ) throws(XenstoreError) -> [NodeValues] {
         do throws(XenstoreError) {
-            return try read(store, identity.frontendPath, names)
+            return try read(store, selections)
         } catch {
             guard error.name == .accessDenied else { throw error }
-            return [:]
+            guard selections.count > 1 else { return [[:]] }
+            var values: [NodeValues] = []
+            for selection in selections { values += try readFrontends(store, [selection]) }
+            return values
         }
     }
 
     private func read(
-        _ store: some XenstoreAccess, _ directory: XenstorePath, _ names: [String]
-    ) throws(XenstoreError) -> NodeValues {
+        _ store: some XenstoreAccess, _ selections: [Selection]
+    ) throws(XenstoreError) -> [NodeValues] {
         var paths: [XenstorePath] = []
-        for name in names { paths.append(try directory.appending(name)) }
-        var keys: NodeValues = [:]
-        for (name, value) in zip(names, try store.readAll(paths)) { keys[name] = value }
-        return keys
+        for (directory, names) in selections {
+            for name in names { paths.append(try directory.appending(name)) }
+        }
+        var values = try store.readAll(paths)[...]
+        return selections.map { selection in
+            defer { values = values.dropFirst(selection.names.count) }
+            return NodeValues(zip(selection.names, values).compactMap { name, value in value.map { (name, $0) } }) {
+                $1
+            }
+        }
+    }
+}
+
+extension Observation {
+    fileprivate init(_ own: NodeValues, frontend: XenbusState?, _ frontendKeys: NodeValues) {
+        self.init(
+            backend: own["state"].map { XenbusState(text: $0.text ?? "") },
+            // Only an explicit 0 lets a device go; toolstacks that do not know the node mean 1.
+            isOnline: own["online"]?.flag ?? true,
+            hotplug: HotplugStatus(text: own["hotplug-status"].map { $0.text ?? "" }),
+            hasScript: own["script"] != nil,
+            frontend: frontend,
+            frontendKeys: frontendKeys)
     }
 }

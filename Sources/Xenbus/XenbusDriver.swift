@@ -6,6 +6,7 @@ public import Xenstore
 /// effects. Used from the control thread only.
 public final class XenbusDriver {
     private let client: XenstoreClient
+    private let nodes: DeviceNodes
     private let makeDevice: (DeviceIdentity) -> any SplitDevice
     private let holder: (DeviceIdentity) -> String?
     private let log: Logger
@@ -34,8 +35,8 @@ public final class XenbusDriver {
 
     /// A device, what is known of it, and the watch on its frontend's state.
     private struct ServedDevice {
+        let identity: DeviceIdentity
         let device: any SplitDevice
-        let nodes: DeviceNodes
         let frontendWatch: XenstoreWatch
         var state: DeviceState
     }
@@ -52,6 +53,7 @@ public final class XenbusDriver {
         makeDevice: @escaping (DeviceIdentity) -> any SplitDevice
     ) throws(XenstoreError) {
         self.client = client
+        nodes = DeviceNodes(client: client)
         self.makeDevice = makeDevice
         self.holder = holder
         self.log = log
@@ -187,8 +189,7 @@ public final class XenbusDriver {
         let device = makeDevice(identity)
         let watch = try client.watch(identity.frontendPath.appending("state"))
         devices[identity] = ServedDevice(
-            device: device, nodes: DeviceNodes(client: client, identity: identity), frontendWatch: watch,
-            state: DeviceState())
+            identity: identity, device: device, frontendWatch: watch, state: DeviceState())
         log.info("device appeared", metadata: ["device": "\(identity)"])
         if let reason = device.recordedFailure {
             devices[identity]?.state = Lifecycle.step(DeviceState(), .failed(reason, .device)).0
@@ -200,127 +201,192 @@ public final class XenbusDriver {
         guard let served = devices[identity] else { return }
         switch news {
         case .failed(let failure):
-            try advance(identity, .failed(failure.reason, failure.scope))
+            let publication = try advance(identity, .failed(failure.reason, failure.scope))
+            try publish([(identity, publication ?? Publication())][...])
             pending.insert(identity)
         case .changed(let keys):
-            guard served.state.observation?.backend != nil, served.state.isConnected else { return }
+            guard let state = served.state.observation?.backend, served.state.isConnected else { return }
             // The state is what it is (a device may be closing); writing it again makes the frontend look.
-            _ = try served.nodes.publish(keys, state: served.state.observation?.backend, touching: true)
+            var publication = Publication()
+            publication.write(keys)
+            publication.state = state
+            publication.isTouching = true
+            try publish([(identity, publication)][...])
         }
+    }
+
+    // MARK: all devices that are to be looked at
+
+    /// How many are read or written at once: bounded, so that a transaction stays small.
+    private static let batchSize = 16
+
+    /// One step for each. Whose step did something is looked at again, without waiting for the watch.
+    private func reconcilePending() throws(XenstoreError) {
+        var identities = pending.sorted()[...]
+        pending = []
+        while !identities.isEmpty {
+            try reconcile(identities.prefix(Self.batchSize))
+            identities = identities.dropFirst(Self.batchSize)
+        }
+    }
+
+    private func reconcile(_ identities: ArraySlice<DeviceIdentity>) throws(XenstoreError) {
+        var ours: [DeviceIdentity] = []
+        for identity in identities where try isStillOurs(identity) { ours.append(identity) }
+        var publications: [(identity: DeviceIdentity, content: Publication)] = []
+        for (identity, now) in try observe(ours[...]) {
+            try attempt(identity) { () throws(XenstoreError) in
+                guard let publication = try reconcile(identity, now) else { return }
+                pending.insert(identity)
+                publications.append((identity, publication))
+            }
+        }
+        try publish(publications.filter { !$0.content.isEmpty }[...])
+    }
+
+    /// A driver that was loaded late takes what is not connected yet.
+    private func isStillOurs(_ identity: DeviceIdentity) throws(XenstoreError) -> Bool {
+        guard let served = devices[identity] else { return false }
+        guard !served.state.isConnected, let holder = holder(identity) else { return true }
+        leave(identity, to: holder)
+        try forget(identity)
+        return false
+    }
+
+    /// Reads all together. What the server refuses is found by reading one by one: it must not keep the others.
+    private func observe(
+        _ identities: ArraySlice<DeviceIdentity>
+    ) throws(XenstoreError) -> [(DeviceIdentity, Observation)] {
+        let subjects = identities.compactMap { identity in devices[identity].map { (identity, $0.device) } }
+        do throws(XenstoreError) {
+            return Array(zip(identities, try nodes.observe(subjects)))
+        } catch {
+            guard client.isConnected else { throw error }
+            guard identities.count > 1 else {
+                for identity in identities { refuse(identity, error) }
+                return []
+            }
+            var observations: [(DeviceIdentity, Observation)] = []
+            for index in identities.indices { observations += try observe(identities[index...index]) }
+            return observations
+        }
+    }
+
+    /// Writes all together, or one by one as above.
+    private func publish(
+        _ publications: ArraySlice<(identity: DeviceIdentity, content: Publication)>
+    ) throws(XenstoreError) {
+        guard !publications.isEmpty else { return }
+        do throws(XenstoreError) {
+            for ((identity, content), isWritten) in zip(publications, try nodes.publish(Array(publications))) {
+                // One whose directory has gone is found to be so by the next look.
+                guard isWritten, let state = content.state, !content.isTouching else { continue }
+                log.info("state \(state)", metadata: ["device": "\(identity)"])
+            }
+        } catch {
+            guard client.isConnected else { throw error }
+            guard publications.count > 1 else { return publications.forEach { refuse($0.identity, error) } }
+            for index in publications.indices { try publish(publications[index...index]) }
+        }
+    }
+
+    private func attempt(
+        _ identity: DeviceIdentity, _ body: () throws(XenstoreError) -> Void
+    ) throws(XenstoreError) {
+        do throws(XenstoreError) {
+            try body()
+        } catch {
+            guard client.isConnected else { throw error }
+            refuse(identity, error)
+        }
+    }
+
+    private func refuse(_ identity: DeviceIdentity, _ error: XenstoreError) {
+        refused.insert(identity)
+        log.warning("will be tried again: \(error)", metadata: ["device": "\(identity)"])
     }
 
     // MARK: one device
 
-    private func reconcilePending() throws(XenstoreError) {
-        while let identity = pending.min() {
-            do throws(XenstoreError) {
-                try reconcile(identity)
-            } catch {
-                guard client.isConnected else { throw error }
-                refused.insert(identity)
-                log.warning("will be tried again: \(error)", metadata: ["device": "\(identity)"])
-            }
-            pending.remove(identity)
-        }
-    }
-
-    /// Observes and steps until there is nothing more to do. A step's result is observed at once, without waiting for
-    /// the watch; the bound only guards against a store that somebody else changes all the time.
-    private func reconcile(_ identity: DeviceIdentity) throws(XenstoreError) {
-        for _ in 0..<8 {
-            guard let served = devices[identity] else { return }
-            // A driver that was loaded late takes what is not connected yet.
-            if !served.state.isConnected, let holder = holder(identity) {
-                leave(identity, to: holder)
-                return try forget(identity)
-            }
-            let now = try served.nodes.observe(for: served.device)
-            if unseen.contains(identity), now.backend == nil, try isForgotten(served) { return }
-            unseen.remove(identity)
-            guard try advance(identity, .observed(now)) else { return }
-        }
+    /// One step after a look; nil if there was nothing to do.
+    private func reconcile(_ identity: DeviceIdentity, _ now: Observation) throws(XenstoreError) -> Publication? {
+        guard let served = devices[identity] else { return nil }
+        if unseen.contains(identity), now.backend == nil, try isForgotten(served) { return nil }
+        unseen.remove(identity)
+        return try advance(identity, .observed(now))
     }
 
     /// The store knows nothing even of the domain, which is still there: it has lost its memory.
     private func isForgotten(_ served: ServedDevice) throws(XenstoreError) -> Bool {
         guard served.state.isConnected else { return false }
-        let home = XenstorePath.domain(served.nodes.identity.deviceClass.frontend.rawValue)
+        let home = XenstorePath.domain(served.identity.deviceClass.frontend.rawValue)
         return try client.directory(home) == nil && served.device.isPeerAlive
     }
 
-    /// One step of a device's life; false if there was nothing to do.
-    @discardableResult
-    private func advance(_ identity: DeviceIdentity, _ event: DeviceEvent) throws(XenstoreError) -> Bool {
-        guard let served = devices[identity] else { return false }
+    /// One step of a device's life: does what is to be done and returns what is to be written; nil if there was nothing
+    /// to do.
+    private func advance(_ identity: DeviceIdentity, _ event: DeviceEvent) throws(XenstoreError) -> Publication? {
+        guard let served = devices[identity] else { return nil }
         let (state, effects) = Lifecycle.step(served.state, event)
         devices[identity]?.state = state
-        var description: [PublishedKey] = []
+        var work = Work()
         for effect in effects {
             log.debug("\(effect)", metadata: ["device": "\(identity)"])
-            switch try apply(effect, to: served, &description) {
-            case .done: continue
-            case .vanished: return true
-            case .failed(let failure): return try advance(identity, .failed(failure.reason, failure.scope))
-            }
+            guard let failure = try apply(effect, to: served, &work) else { continue }
+            let end = try advance(identity, .failed(failure.reason, failure.scope))
+            work.publication.append(end ?? Publication())
+            return work.publication
         }
         if state.isForgotten { try forget(identity) }
-        return !effects.isEmpty
+        return effects.isEmpty ? nil : work.publication
     }
 
-    private enum Outcome {
-        case done
-        /// The device's directory is no longer there; the next observation says so too.
-        case vanished
-        case failed(DeviceFailure)
+    /// What the effects of one step leave for the later ones.
+    private struct Work {
+        var publication = Publication()
+        /// What `connect` returned, for `publishDeviceKeys`.
+        var description: [PublishedKey] = []
     }
 
-    /// - Parameter description: what `connect` returned, for `publishDeviceKeys`.
     private func apply(
-        _ effect: Effect, to served: ServedDevice, _ description: inout [PublishedKey]
-    ) throws(XenstoreError) -> Outcome {
-        let (device, nodes) = (served.device, served.nodes)
+        _ effect: Effect, to served: ServedDevice, _ work: inout Work
+    ) throws(XenstoreError) -> DeviceFailure? {
         switch effect {
         case .publishTransportKeys:
-            return try nodes.publish(device.transportKeys, removing: "error") ? .done : .vanished
-        case .publishDeviceKeys: return try nodes.publish(description) ? .done : .vanished
-        case .switchState(let state): return try switchState(nodes, state)
-        case .publishError(let reason): return try publishError(nodes, reason)
-        case .connect(let keys): return try connect(served, keys, adopting: false, &description)
-        case .adopt(let keys): return try connect(served, keys, adopting: true, &description)
-        case .disconnect: device.disconnect()
-        case .closeVolume: device.closeVolume()
-        case .absolve, .forget: device.forgetFailure()
+            work.publication.write(served.device.transportKeys)
+            work.publication.remove("error")
+        case .publishDeviceKeys: work.publication.write(work.description)
+        case .switchState(let state): work.publication.state = state
+        case .publishError(let reason): work.publication.write([errorKey(served.identity, reason)])
+        case .connect(let keys): return try connect(served, keys, adopting: false, &work)
+        case .adopt(let keys): return try connect(served, keys, adopting: true, &work)
+        case .disconnect: served.device.disconnect()
+        case .closeVolume: served.device.closeVolume()
+        case .absolve, .forget: served.device.forgetFailure()
         }
-        return .done
+        return nil
     }
 
     private func connect(
-        _ served: ServedDevice, _ keys: NodeValues, adopting: Bool, _ description: inout [PublishedKey]
-    ) throws(XenstoreError) -> Outcome {
-        if let failure = try served.nodes.checkFrontend() { return .failed(failure) }
-        let backend = try served.nodes.backendKeys(served.device.backendKeys)
+        _ served: ServedDevice, _ keys: NodeValues, adopting: Bool, _ work: inout Work
+    ) throws(XenstoreError) -> DeviceFailure? {
+        if let failure = try nodes.checkFrontend(served.identity) { return failure }
+        let backend = try nodes.backendKeys(served.identity, served.device.backendKeys)
         do throws(DeviceFailure) {
-            description =
+            work.description =
                 adopting
                 ? try served.device.adopt(frontend: keys, backend: backend)
                 : try served.device.connect(frontend: keys, backend: backend)
-            return .done
+            return nil
         } catch {
-            return .failed(error)
+            return error
         }
     }
 
-    private func switchState(_ nodes: DeviceNodes, _ state: XenbusState) throws(XenstoreError) -> Outcome {
-        guard try nodes.publish([], state: state) else { return .vanished }
-        log.info("state \(state)", metadata: ["device": "\(nodes.identity)"])
-        return .done
-    }
-
-    private func publishError(_ nodes: DeviceNodes, _ reason: String) throws(XenstoreError) -> Outcome {
-        log.error("\(reason)", metadata: ["device": "\(nodes.identity)"])
+    private func errorKey(_ identity: DeviceIdentity, _ reason: String) -> PublishedKey {
+        log.error("\(reason)", metadata: ["device": "\(identity)"])
         // Values are bounded (2,048 bytes for oxenstored), and a reason must never be what keeps a device from closing.
-        let short = String(decoding: reason.utf8.prefix(512), as: UTF8.self)
-        return try nodes.publish([PublishedKey("error", short)]) ? .done : .vanished
+        return PublishedKey("error", String(decoding: reason.utf8.prefix(512), as: UTF8.self))
     }
 
     private func forget(_ identity: DeviceIdentity) throws(XenstoreError) {

@@ -1,9 +1,18 @@
+/// A change to one node.
+public enum XenstoreEdit: Equatable, Sendable {
+    case write(XenstorePath, String)
+    /// With all below it; nothing happens if there is none.
+    case remove(XenstorePath)
+}
+
 /// Operations on nodes, the same inside and outside a transaction.
 ///
 /// A missing node is nil, not an error.
 public protocol XenstoreAccess: AnyObject {
     func readAll(_ paths: [XenstorePath]) throws(XenstoreError) -> [XenstoreValue?]
     func write(_ path: XenstorePath, bytes: [UInt8]) throws(XenstoreError)
+    /// Makes several changes with one wait for the server, in their order; the first refusal is thrown.
+    func apply(_ edits: [XenstoreEdit]) throws(XenstoreError)
     /// Creates a node with an empty value, and its parents; nothing happens if it exists.
     func makeDirectory(_ path: XenstorePath) throws(XenstoreError)
     /// Removes a node and all below it; nothing happens if there is none.
@@ -74,6 +83,21 @@ extension RequestCarrier {
 
     public func write(_ path: XenstorePath, bytes: [UInt8]) throws(XenstoreError) {
         _ = try carry(.write(path, bytes))
+    }
+
+    public func apply(_ edits: [XenstoreEdit]) throws(XenstoreError) {
+        var requests: [XenstoreRequest] = []
+        for edit in edits {
+            switch edit {
+            case .write(let path, let value): requests.append(try .write(path, Array(value.utf8)))
+            case .remove(let path): requests.append(try .remove(path))
+            }
+        }
+        for (request, reply) in zip(requests, try carry(requests)) {
+            guard case .refused(let name) = reply else { continue }
+            if request.operation == .remove, name == .noEntry { continue }
+            throw .refused(name, request.description)
+        }
     }
 
     public func makeDirectory(_ path: XenstorePath) throws(XenstoreError) {

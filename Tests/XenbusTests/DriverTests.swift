@@ -1,3 +1,4 @@
+import Descriptors
 import Logging
 import Loopback
 import Testing
@@ -23,7 +24,7 @@ private final class RecordingDevice: SplitDevice {
         return ["protocol", "count"]
     }
     func frontendKeys(after known: NodeValues) -> [String] { known["count"] == nil ? [] : ["ring-ref0", "ring-ref1"] }
-    let transportKeys = [PublishedKey("max-queues", 8)]
+    var transportKeys = [PublishedKey("max-queues", 8)]
 
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         calls.append("connect \(frontend.keys.sorted()) \(backend.keys.sorted())")
@@ -47,12 +48,32 @@ private final class RecordingDevice: SplitDevice {
     func forgetFailure() { recordedFailure = nil }
 }
 
+/// Counts how often the client waits for the server: once for all requests that it sends together.
+private final class CountingTransport: XenstoreTransport {
+    private let inner: any XenstoreTransport
+    private(set) var writes = 0
+
+    init(_ inner: any XenstoreTransport) { self.inner = inner }
+
+    var descriptor: Int32 { inner.descriptor }
+    var maximumPayload: Int { inner.maximumPayload }
+    func read(atMost count: Int) throws(Fault) -> [UInt8]? { try inner.read(atMost: count) }
+    func write(_ bytes: ArraySlice<UInt8>) throws(Fault) -> Int {
+        writes += 1
+        return try inner.write(bytes)
+    }
+    func wait(writing: Bool, milliseconds: Int32) throws(Fault) -> Bool {
+        try inner.wait(writing: writing, milliseconds: milliseconds)
+    }
+}
+
 /// A driver on the model's xenstore, with a toolstack and a guest that write nodes.
 private final class World {
     let store = InProcessXenstore()
     let toolstack: XenstoreClient
     let driver: XenbusDriver
     private let client: XenstoreClient
+    private let transport: CountingTransport
     private let made: Made
     private final class Made {
         var devices: [UInt32: RecordingDevice] = [:]; var failure: String?; var refusal: DeviceFailure?
@@ -62,7 +83,9 @@ private final class World {
     init(failure: String? = nil) throws {
         let store = store
         toolstack = try XenstoreClient { store.connect(DomainID(0)) }
-        client = try XenstoreClient { store.connect(DomainID(0)) }
+        let transport = CountingTransport(store.connect(DomainID(0)))
+        self.transport = transport
+        client = try XenstoreClient { transport }
         let made = Made()
         made.failure = failure
         self.made = made
@@ -79,6 +102,9 @@ private final class World {
             return device
         }
     }
+
+    /// How often the driver has waited for the server.
+    var waits: Int { transport.writes }
 
     func refuse(_ failure: DeviceFailure) { made.refusal = failure }
     func setHolder(_ holder: String?) { made.holder = holder }
@@ -347,6 +373,47 @@ struct DriverTests {
         try world.write(World.back("online", 51712), "1")
         #expect(try world.device(51712).looks > 0)
         #expect(try world.device(51728).looks == 0)
+    }
+
+    @Test func `forty devices close with hardly more waiting for the store than one`() throws {
+        var waits: [Int] = []
+        for count in [1, 40] as [UInt32] {
+            let world = try World()
+            for number in 0..<count { try world.connect(number) }
+            let before = world.waits
+            for number in 0..<count {
+                try world.toolstack.remove(XenstorePath(World.front("", number)))
+                try world.toolstack.write(XenstorePath(World.back("online", number)), "0")
+                try world.toolstack.write(XenstorePath(World.back("state", number)), "5")
+            }
+            try world.settle()
+            for number in 0..<count {
+                #expect(try world.state(number) == "6")
+                #expect(try world.device(number).calls == ["disconnect", "close"])
+            }
+            waits.append(world.waits - before)
+        }
+        // Requests go out sixteen at a time, and devices too.
+        #expect(waits[1] < 10 * waits[0], "\(waits)")
+    }
+
+    @Test func `what the store refuses of one device keeps no other, and is tried again`() throws {
+        let world = try World()
+        for number in 1...3 as ClosedRange<UInt32> { try world.connect(number) }
+        let keys = try world.device(2).transportKeys
+        // Longer than any value may be.
+        try world.device(2).transportKeys = [PublishedKey("max-queues", String(repeating: "8", count: 5000))]
+        for number in 1...3 as ClosedRange<UInt32> {
+            try world.toolstack.write(XenstorePath(World.front("state", number)), "1")
+            try world.toolstack.write(XenstorePath(World.back("state", number)), "1")
+        }
+        try world.settle()
+        for (number, state) in [(1, "2"), (2, "1"), (3, "2")] as [(UInt32, String)] {
+            #expect(try world.state(number) == state)
+        }
+        try world.device(2).transportKeys = keys
+        try world.settle()
+        #expect(try world.state(2) == "2")
     }
 
     @Test func `suspending writes nothing`() throws {
