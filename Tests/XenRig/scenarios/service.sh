@@ -221,6 +221,44 @@ lie() {
 
 has_state() { [ "$(xenstore-read "$backend/state")" = "$1" ]; }
 
+service-thousand-rounds() { # scenario: a disk comes and is taken away under I/O a thousand times; the guest's other disk goes on
+    local id frontend backend volume round rounds=${ROUNDS:-1000} resident
+    service_guest rounds
+    printf '%s\n' 'I/O error' 'still in use' >>"$allowed"
+    in_guest rounds load xvdb
+    in_guest rounds shell 'while :; do dd if=/dev/xvdc of=/dev/null bs=64k iflag=direct || sleep 0.02; done >/dev/null 2>&1 &'
+    id=$(domid rounds) volume=$(loop_volume data-comes 16M)
+    frontend=/local/domain/$id/device/vbd/51744 backend=/local/domain/0/backend/vbd/$id/51744
+    resident=$(daemon_memory rounds)
+    for round in $(seq "$rounds"); do
+        bring
+        until_true 30 has_state 4
+        sleep "0.$((RANDOM % 5))"
+        xenstore-rm "$frontend" "$backend"
+        until_true 30 is_released "$volume"
+        ((round % 100 > 0)) || note "$round rounds, the daemon has $(daemon_memory rounds) KiB"
+    done
+    [ "$(daemon_memory rounds)" -lt $((resident + 8192)) ] || fail "the daemon has grown from $resident to $(daemon_memory rounds) KiB"
+    in_guest rounds check-load
+    destroy rounds
+}
+
+# As libxl makes a disk, in one process instead of hundreds.
+bring() {
+    xenstore-write "$frontend" '' "$backend" ''
+    xenstore-chmod "$frontend" "n$id" r0
+    xenstore-chmod "$backend" n0 "r$id"
+    xenstore-write "$backend/frontend" "$frontend" "$backend/frontend-id" "$id" "$backend/online" 1 "$backend/mode" w \
+        "$backend/params" "$volume" "$backend/physical-device-path" "$volume" "$backend/dev" xvdc "$backend/state" 1 \
+        "$frontend/backend" "$backend" "$frontend/backend-id" 0 "$frontend/virtual-device" 51744 \
+        "$frontend/device-type" disk "$frontend/state" 1
+}
+
+daemon_memory() { awk '/^VmRSS/ { print $2 }' "/proc/$(main_process "$1")/status"; }
+
+# No descriptor of the daemon is on the volume or the file behind it.
+is_released() { ! find "/proc/$(main_process rounds)/fd" -lname "$1" -o -lname "*/data-comes" | grep -q .; }
+
 service-kernel-driver() { # scenario: with xen-blkback loaded disks are left to it, with a word what to do
     local output status=0 id
     needs_ours
