@@ -7,17 +7,42 @@ internal import Xenstore
 struct InterfaceSettings {
     /// What the guest may send; nil: anything.
     let filter: SourceFilter?
+    /// nil: as much as there is.
+    let rate: TransferRate?
+    /// The longest packet, Ethernet header not counted; nil: what the interface has.
+    let mtu: Int?
 
-    static let keys = ["mac", "ip", "filter"]
+    static let keys = ["mac", "ip", "filter", "mtu"] + liveKeys
+    /// Those that may change while a guest is connected.
+    static let liveKeys = ["rate"]
+    /// From what IPv4 needs to a packet whose length, header and VLAN tag included, fits into 16 bits.
+    private static let mtuRange: ClosedRange<UInt64> = 68...65_517
 
     /// - Parameter filters: what a missing `filter` means.
     init(_ keys: NodeValues, filters: Bool) throws(KeyRefusal) {
         let reader = KeyReader(keys)
+        rate = try Self.rate(keys)
+        mtu = keys["mtu"] == nil ? nil : Int(try reader.number("mtu", in: Self.mtuRange))
         guard try reader.flag("filter", ifMissing: filters) else {
             filter = nil
             return
         }
         filter = SourceFilter(mac: try Self.mac(keys["mac"]), addresses: try Self.addresses(keys["ip"]))
+    }
+
+    /// As libxl writes it: bytes, a comma, and the microseconds in which they may pass.
+    static func rate(_ keys: NodeValues) throws(KeyRefusal) -> TransferRate? {
+        guard let value = keys["rate"] else { return nil }
+        let words = value.text?.split(separator: ",", omittingEmptySubsequences: false) ?? []
+        let numbers = words.compactMap { XenstoreValue(Array($0.utf8)).unsigned(atMost: .max) }
+        guard words.count == 2, numbers.count == 2,
+            let rate = TransferRate(bytes: numbers[0], microseconds: numbers[1])
+        else {
+            throw KeyRefusal(
+                "rate", value,
+                "must be BYTES,MICROSECONDS with \(TransferRate.bytesRange.upperBound) and \(UInt32.max) at most")
+        }
+        return rate
     }
 
     private static func mac(_ value: XenstoreValue?) throws(KeyRefusal) -> MACAddress? {

@@ -23,6 +23,7 @@ public final class NetDevice: SplitDevice {
     private var queues: [NetQueueThread] = []
     private var conditions: [NetCondition] = []
     private var isSuspended = false
+    private let limit = RateLimit()
 
     /// Makes the TAP device, down: it must be there before the toolstack's script is told of the interface (state 2), and
     /// the script sets it up. It outlives the process, as long as the interface does.
@@ -75,6 +76,7 @@ public final class NetDevice: SplitDevice {
     // MARK: keys
 
     public var backendKeys: [String] { InterfaceSettings.keys }
+    public var liveKeys: [String] { InterfaceSettings.liveKeys }
     public var frontendKeys: [String] { NetConnection.fixedKeys }
     public var transportKeys: [PublishedKey] { offer.transportKeys }
 
@@ -88,11 +90,14 @@ public final class NetDevice: SplitDevice {
             let tap = means.tap
             let settings = try InterfaceSettings(backend, filters: filters)
             let connection = try NetConnection.negotiate(frontend, offer)
+            try setMTU(settings, connection, tap)
+            limit.set(settings.rate)
             try tap.attach(queues: connection.queues.count)
             self.connection = connection
+            // First, for the host sends nothing before it has noticed, not even answers.
+            try tap.setCarrier(true)
             for index in connection.queues.indices { try start(index, connection, settings, means) }
             conditions = queues.map { _ in .running }
-            try tap.setCarrier(true)
             log.info("\(tap.name): \(summary(connection))")
         } catch {
             disconnect()
@@ -109,9 +114,26 @@ public final class NetDevice: SplitDevice {
                 NetQueueConfiguration(
                     name: "\(identity).\(index)", domain: identity.deviceClass.frontend,
                     rings: connection.queues[index], offloads: connection.offloads, scatters: connection.scatters,
-                    notifiesReceive: connection.notifiesReceive, filter: settings.filter),
+                    notifiesReceive: connection.notifiesReceive, filter: settings.filter, limit: limit),
                 platform: platform, tap: means.tap.queues[index].number,
                 attention: means.attention.number))
+    }
+
+    /// A guest without scatter-gather takes one page at a time, and no more than Ethernet's usual packets.
+    private func setMTU(_ settings: InterfaceSettings, _ connection: NetConnection, _ tap: TapDevice) throws(Fault) {
+        guard let mtu = settings.mtu else { return }
+        try tap.setMTU(connection.scatters ? mtu : min(mtu, 1500))
+    }
+
+    /// A limit that does not say what it means changes nothing.
+    public func adjust(backend: NodeValues) {
+        do throws(KeyRefusal) {
+            limit.set(try InterfaceSettings.rate(backend))
+            for queue in queues { queue.noteRate() }
+            log.info("the rate limit is \(backend["rate"].map { "\($0)" } ?? "gone")")
+        } catch {
+            log.warning("the rate limit stays as it is: \(error)")
+        }
     }
 
     private func summary(_ connection: NetConnection) -> String {
@@ -167,17 +189,27 @@ public final class NetDevice: SplitDevice {
 
     public func attend() -> [DeviceNews] {
         if case .success(let means) = means { means.attention.take() }
-        let now = queues.map(\.condition)
-        defer { conditions = now }
-        return zip(now, conditions).enumerated().compactMap { index, pair in
+        let (now, before) = (queues.map(\.condition), conditions)
+        conditions = now
+        let failures: [DeviceNews] = zip(now, before).enumerated().compactMap { index, pair in
             guard pair.0 != pair.1 else { return nil }
             switch pair.0 {
-            case .running: return nil
+            case .running, .stalled: return nil
             case .violated(let violation):
                 return .failed(DeviceFailure("queue \(index): the frontend broke a rule: \(violation)"))
             case .failed(let fault): return .failed(DeviceFailure("queue \(index): \(fault)"))
             }
         }
+        return failures + carrierNews(isStalled: now.contains(.stalled), wasStalled: before.contains(.stalled))
+    }
+
+    /// Where one queue is not read, the interface loses its carrier until all are.
+    private func carrierNews(isStalled: Bool, wasStalled: Bool) -> [DeviceNews] {
+        guard isStalled != wasStalled, case .success(let means) = means else { return [] }
+        do throws(Fault) { try means.tap.setCarrier(!isStalled) } catch { log.warning("\(error)") }
+        log.warning(
+            isStalled ? "the guest reads no frames: the carrier is off" : "the guest reads again: the carrier is on")
+        return [.changed([PublishedKey("carrier", isStalled ? 0 : 1)])]
     }
 
     /// A TAP device that cannot be made fails the interface before any frontend comes.

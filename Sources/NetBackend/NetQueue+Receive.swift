@@ -20,22 +20,44 @@ extension NetQueueCore {
             violated(.ringOverrun)
             return false
         }
-        guard !receive.isEmpty else { return false }
+        guard !receive.isEmpty, receiveRest == 0 else { return false }
         segmentCount = 0
         deliveryCount = 0
         var room = 0
         var frames = 0
         while frames < Self.batch, room + FrameMemory.largest <= FrameMemory.capacity, let size = nextFrame() {
-            guard deliver(size, &room) else {
+            guard mayReceive(size), deliver(size, &room) else {
                 heldBytes = size
                 break
             }
             heldBytes = 0
+            heldIsPaid = false
             frames += 1
         }
         if segmentCount > 0 { copySegments(.toGuest) }
         if deliveryCount > 0 { respond() }
         return frames > 0
+    }
+
+    /// A frame is charged once, however often it is tried.
+    private mutating func mayReceive(_ size: Int) -> Bool {
+        guard !heldIsPaid else { return true }
+        let delay = delay(size)
+        heldIsPaid = delay == 0
+        receiveRest = heldIsPaid ? 0 : now &+ delay
+        return heldIsPaid
+    }
+
+    mutating func discardBacklog() -> Int {
+        var frames = 0
+        // As many as a TAP device may hold (its txqueuelen), and more that come meanwhile wait for the next time.
+        while frames < 1024, nextFrame() != nil {
+            heldBytes = 0
+            heldIsPaid = false
+            frames += 1
+        }
+        count(.expired, UInt64(frames))
+        return frames
     }
 
     /// A frame in the room for held ones: one that waits there, or the next of the TAP device; its length without header.

@@ -13,7 +13,7 @@ extension NetQueueCore {
             violated(.ringOverrun)
             return false
         }
-        guard waiting > 0 else { return false }
+        guard waiting > 0, transmitRest == 0 else { return false }
         let count = Int(waiting)
         copyRequests(count)
         segmentCount = 0
@@ -50,7 +50,9 @@ extension NetQueueCore {
             }
             let size = packet.fault == nil && packet.multicast == nil ? Int(packet.size) : 0
             let needed = (FrameMemory.headroom + size + 63) & ~63
-            guard room + needed <= FrameMemory.capacity, segmentCount + packet.slots <= segments.count else { break }
+            guard room + needed <= FrameMemory.capacity, segmentCount + packet.slots <= segments.count,
+                mayTransmit(size)
+            else { break }
             packets[taken] = prepared(packet, at: position, room + FrameMemory.headroom)
             if size > 0 { room += needed }
             position += packet.slots
@@ -58,6 +60,13 @@ extension NetQueueCore {
         }
         transmit.consume(UInt32(truncatingIfNeeded: position))
         return taken
+    }
+
+    /// What the rate limit keeps back stays on the ring.
+    private mutating func mayTransmit(_ size: Int) -> Bool {
+        let delay = size > 0 ? delay(size) : 0
+        transmitRest = delay > 0 ? now &+ delay : 0
+        return delay == 0
     }
 
     private mutating func prepared(_ packet: TransmitPacket, at position: Int, _ offset: Int) -> OutgoingPacket {

@@ -19,12 +19,14 @@ public struct NetQueueConfiguration: Sendable {
     public var notifiesReceive: Bool
     /// What the guest may send; nil: anything.
     public var filter: SourceFilter?
+    /// The interface's, shared by its queues.
+    public var limit: RateLimit
     /// Where the rings' private indices start; nil: behind the last response, which is 0 on a fresh ring.
     public var firstIndices: (transmit: UInt32, receive: UInt32)?
 
     public init(
         name: String, domain: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads, scatters: Bool,
-        notifiesReceive: Bool = true, filter: SourceFilter? = nil,
+        notifiesReceive: Bool = true, filter: SourceFilter? = nil, limit: RateLimit = RateLimit(),
         firstIndices: (transmit: UInt32, receive: UInt32)? = nil
     ) {
         self.name = name
@@ -34,6 +36,7 @@ public struct NetQueueConfiguration: Sendable {
         self.scatters = scatters
         self.notifiesReceive = notifiesReceive
         self.filter = filter
+        self.limit = limit
         self.firstIndices = firstIndices
     }
 }
@@ -41,6 +44,8 @@ public struct NetQueueConfiguration: Sendable {
 /// How a queue is doing.
 public enum NetCondition: Sendable, Equatable {
     case running
+    /// The guest has taken no frame for a long time though there were some.
+    case stalled
     /// Both rings were stopped for good because the guest broke a rule.
     case violated(NetViolation)
     /// The TAP device is gone.
@@ -62,7 +67,7 @@ public final class NetQueue {
     /// - Parameter tap: a TAP queue's descriptor, non-blocking; it outlives the queue.
     public init(
         _ configuration: NetQueueConfiguration, grants: any GrantTable, transmitEvents: any EventChannel,
-        receiveEvents: any EventChannel, tap: Int32
+        receiveEvents: any EventChannel, tap: Int32, clock: any Clock = SystemClock()
     ) throws(Fault) {
         cells = Cells(count: NetCounter.allCases.count + FilterReason.allCases.count)
         // All that can fail comes first: Swift 6.3 frees garbage when a noncopyable value is given up half made.
@@ -70,7 +75,7 @@ public final class NetQueue {
         let receive = try grants.map([configuration.rings.receive], of: configuration.domain, writable: true)
         unsafe core = NetQueueCore(
             configuration, transmit, receive, grants: grants, transmitEvents: transmitEvents,
-            receiveEvents: receiveEvents, tap: tap, counters: cells.writer)
+            receiveEvents: receiveEvents, tap: tap, clock: clock, counters: cells.writer)
     }
 
     /// Sends what the guest has put up and delivers what the TAP device has; true if it did anything.
@@ -87,6 +92,15 @@ public final class NetQueue {
 
     public var condition: NetCondition { unsafe core.condition }
 
+    /// When the rate limit lets something pass again that waits for it, on the queue's clock; `UInt64.max` if nothing does.
+    public var restEnds: UInt64 { unsafe core.restEnds }
+
+    /// The rate limit was changed: what waits for it is looked at anew.
+    public func endRest() { unsafe core.endRest() }
+
+    /// Throws away what waits for the guest's receive buffers; how many frames that was.
+    public func discardBacklog() -> Int { unsafe core.discardBacklog() }
+
     func count(_ counter: NetCounter) { unsafe core.count(counter) }
 }
 
@@ -99,6 +113,8 @@ public enum NetCounter: Int, CaseIterable, Sendable {
     case tooManySlots, longerThanSaid, tooShort, grantRefused, frameRefused, hostRefused
     /// Packets to the guest that were not delivered: larger than it takes, no such grant, cut from what is no TCP.
     case tooLarge, receiveGrantRefused, notCuttable
+    /// Frames thrown away because the guest has put up no buffers for long.
+    case expired
     /// Changes of the multicast list.
     case multicastChanges
     case turns, sleeps, eventsReceived, eventsSent
@@ -116,6 +132,8 @@ struct NetQueueCore: ~Copyable {
     let offloads: GuestOffloads
     let scatters: Bool
     let filter: SourceFilter?
+    let limit: RateLimit
+    let clock: any Clock
     /// Keep the rings' pages mapped.
     private let transmitMapping: GrantMapping
     private let receiveMapping: GrantMapping
@@ -134,6 +152,13 @@ struct NetQueueCore: ~Copyable {
     let memory: FrameMemory
     /// A frame from the TAP device for which the guest has too few slots, in the memory's last room; 0 if there is none.
     var heldBytes = 0
+    /// The rate limit has let the held frame pass.
+    var heldIsPaid = false
+    /// Until when the rate limit keeps packets back, on the clock; 0: it does not.
+    var transmitRest: UInt64 = 0
+    var receiveRest: UInt64 = 0
+    /// Of this turn, where there is a rate limit; 0 where there is none.
+    var now: UInt64 = 0
     /// The receive ring's `req_prod` when this turn began to look at it.
     var seenReceive: UInt32 = 0
 
@@ -143,7 +168,7 @@ struct NetQueueCore: ~Copyable {
     init(
         _ configuration: NetQueueConfiguration, _ transmit: consuming GrantMapping, _ receive: consuming GrantMapping,
         grants: any GrantTable, transmitEvents: any EventChannel, receiveEvents: any EventChannel, tap: Int32,
-        counters: CellWriter
+        clock: any Clock, counters: CellWriter
     ) {
         self.grants = grants
         self.transmitEvents = transmitEvents
@@ -154,6 +179,8 @@ struct NetQueueCore: ~Copyable {
         offloads = configuration.offloads
         scatters = configuration.scatters
         filter = configuration.filter
+        limit = configuration.limit
+        self.clock = clock
         // Each mapping is one page and lives as long as this value.
         let (transmitBase, receiveBase) = unsafe (transmit.base, receive.base)
         transmitMapping = transmit
@@ -177,6 +204,7 @@ struct NetQueueCore: ~Copyable {
 
     mutating func turn() -> Bool {
         guard condition == .running else { return false }
+        beginTurn()
         var worked = transmitPackets()
         worked = receivePackets() || worked
         if worked { count(.turns) }
@@ -188,14 +216,34 @@ struct NetQueueCore: ~Copyable {
     /// a processor busy.
     func arm() -> Bool {
         guard condition == .running else { return true }
-        let mayWait = transmit.arm()
+        let mayWait = transmitRest > 0 || transmit.arm()
         return (!lacksBuffers || receive.arm(beyond: seenReceive)) && mayWait
     }
 
     /// Nothing can be delivered until the guest puts up receive buffers.
-    var lacksBuffers: Bool { condition == .running && (heldBytes > 0 || receive.isEmpty) }
+    var lacksBuffers: Bool { condition == .running && receiveRest == 0 && (heldBytes > 0 || receive.isEmpty) }
 
     var canDeliver: Bool { condition == .running && heldBytes == 0 && !receive.isEmpty }
+
+    // MARK: the rate limit
+
+    private mutating func beginTurn() {
+        now = limit.isSet ? clock.now() : 0
+        if transmitRest <= now || now == 0 { transmitRest = 0 }
+        if receiveRest <= now || now == 0 { receiveRest = 0 }
+    }
+
+    /// Nanoseconds until the limit lets a packet pass; 0: it is on its way.
+    func delay(_ bytes: Int) -> UInt64 { now == 0 ? 0 : limit.take(bytes, now: now) }
+
+    var restEnds: UInt64 {
+        min(transmitRest == 0 ? .max : transmitRest, receiveRest == 0 ? .max : receiveRest)
+    }
+
+    mutating func endRest() {
+        transmitRest = 0
+        receiveRest = 0
+    }
 
     mutating func violated(_ violation: NetViolation) {
         condition = .violated(violation)

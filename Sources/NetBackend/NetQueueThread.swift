@@ -24,7 +24,8 @@ public final class NetQueueThread: Sendable {
     ///   - tap: a TAP queue's descriptor; it outlives the thread.
     ///   - attention: an eventfd that is signalled when the condition changes; it outlives the thread.
     public init(
-        _ configuration: NetQueueConfiguration, platform: any RingPlatform, tap: Int32, attention: Int32
+        _ configuration: NetQueueConfiguration, platform: any RingPlatform, tap: Int32, attention: Int32,
+        clock: any Clock = SystemClock()
     ) throws(Fault) {
         let control = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
         let state = SharedState()
@@ -32,7 +33,8 @@ public final class NetQueueThread: Sendable {
         let wakeup = control.number  // outlives the thread: `stop` joins before it is closed
         thread = try JoinableThread(name: configuration.name) {
             do throws(Fault) {
-                let loop = try NetQueueLoop(configuration, platform: platform, tap: tap, control: wakeup)
+                let loop = try NetQueueLoop(
+                    configuration, platform: platform, tap: tap, control: wakeup, clock: clock)
                 started.give(.success(loop.queue.cells))
                 loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
                     state.condition.withLock { $0 = condition }
@@ -57,6 +59,9 @@ public final class NetQueueThread: Sendable {
 
     public subscript(counter: NetCounter) -> UInt64 { cells.load(counter.rawValue) }
 
+    /// The rate limit was changed.
+    public func noteRate() { linux_eventfd_signal(control.number) }
+
     /// Ends after what it is doing: nothing is ever in flight between two turns. Once only.
     public func stop() {
         state.stopping.store(true, ordering: .releasing)
@@ -73,14 +78,16 @@ private final class NetQueueLoop {
     private let isSplit: Bool
     private let tap: Int32
     private let control: Int32
+    private let clock: any Clock
     private var throttle = EventThrottle()
+    private var patience = ReceivePatience()
     private let notifiesReceive: Bool
 
     /// How often a guest that does not say so is looked at for receive buffers (xen-netback: 30 ms).
     private static let look: UInt64 = 30_000_000
 
     init(
-        _ configuration: NetQueueConfiguration, platform: any RingPlatform, tap: Int32, control: Int32
+        _ configuration: NetQueueConfiguration, platform: any RingPlatform, tap: Int32, control: Int32, clock: any Clock
     ) throws(Fault) {
         let (domain, rings) = (configuration.domain, configuration.rings)
         let grants = try platform.openGrantTable()
@@ -88,7 +95,9 @@ private final class NetQueueLoop {
         isSplit = rings.isSplit
         receiveEvents = isSplit ? try platform.bindEventChannel(to: rings.receivePort, of: domain) : transmitEvents
         queue = try NetQueue(
-            configuration, grants: grants, transmitEvents: transmitEvents, receiveEvents: receiveEvents, tap: tap)
+            configuration, grants: grants, transmitEvents: transmitEvents, receiveEvents: receiveEvents, tap: tap,
+            clock: clock)
+        self.clock = clock
         self.tap = tap
         self.control = control
         notifiesReceive = configuration.notifiesReceive
@@ -99,12 +108,26 @@ private final class NetQueueLoop {
         while !stopping() {
             let worked = queue.turn()
             if worked { throttle.foundWork() }
-            if queue.condition != condition {
-                condition = queue.condition
+            if !worked { lookAfterBacklog() }
+            if self.condition != condition {
+                condition = self.condition
                 report(condition)
             }
             if !worked, queue.arm() { sleep() }
         }
+    }
+
+    private var condition: NetCondition {
+        queue.condition == .running && patience.isStalled ? .stalled : queue.condition
+    }
+
+    /// The clock is read only where there is something to wait for.
+    private func lookAfterBacklog() {
+        let lacksBuffers = queue.lacksBuffers
+        guard lacksBuffers || patience.deadline != .max else { return }
+        let now = clock.now()
+        guard patience.mustDiscard(lacksBuffers: lacksBuffers, now: now) else { return }
+        patience.discarded(queue.discardBacklog(), now: now)
     }
 
     /// Sleeps until an event, a frame that can be delivered, or `stop`. A storm of events that lead to nothing is left
@@ -115,7 +138,7 @@ private final class NetQueueLoop {
             transmitEvents.unmask()
             if isSplit { receiveEvents.unmask() }
         }
-        let limit = isResting ? throttle.pause : !notifiesReceive && queue.lacksBuffers ? Self.look : .max
+        let limit = isResting ? throttle.pause : patienceLeft
         let descriptors: [4 of Int32] = [
             isResting ? -1 : transmitEvents.descriptor, isResting || !isSplit ? -1 : receiveEvents.descriptor, control,
             queue.canDeliver ? tap : -1,
@@ -130,11 +153,23 @@ private final class NetQueueLoop {
         take(ready)
     }
 
+    /// Nanoseconds for which nothing has to be done unasked.
+    private var patienceLeft: UInt64 {
+        let end = min(queue.restEnds, patience.deadline)
+        let look = !notifiesReceive && queue.lacksBuffers ? Self.look : .max
+        guard end != .max else { return look }
+        let now = clock.now()
+        return min(look, end > now ? end &- now : 0)
+    }
+
     private func take(_ ready: Int32) {
         guard ready > 0 else { return }
         var hasEvent = ready & 1 != 0 && transmitEvents.drain()
         hasEvent = ready & 2 != 0 && receiveEvents.drain() || hasEvent
-        if ready & 4 != 0 { _ = linux_eventfd_take(control) }
+        if ready & 4 != 0 {
+            _ = linux_eventfd_take(control)
+            queue.endRest()
+        }
         guard hasEvent else { return }
         queue.count(.eventsReceived)
         throttle.tookEvent()

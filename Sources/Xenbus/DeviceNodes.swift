@@ -18,12 +18,19 @@ struct DeviceNodes {
     {
         try client.transaction { store throws(XenstoreError) in
             let backends = try read(
-                store, subjects.map { ($0.identity.backendPath, ["state", "online", "hotplug-status", "script"]) })
+                store,
+                subjects.map {
+                    ($0.identity.backendPath, ["state", "online", "hotplug-status", "script"] + $0.device.liveKeys)
+                })
             let frontends = try readFrontends(store, subjects.map { ($0.identity.frontendPath, ["state"]) })
             let states = frontends.map { $0["state"].map { XenbusState(text: $0.text ?? "") } }
             let ready = zip(subjects, states).map { $1 == .initialised || $1 == .connected ? $0.device : nil }
             let keys = try frontendKeys(store, zip(subjects, ready).map { ($0.identity.frontendPath, $1) })
-            return subjects.indices.map { Observation(backends[$0], frontend: states[$0], keys[$0]) }
+            return subjects.indices.map {
+                let live = Set(subjects[$0].device.liveKeys)
+                return Observation(
+                    backends[$0], frontend: states[$0], keys[$0], live: backends[$0].filter { live.contains($0.key) })
+            }
         }
     }
 
@@ -105,7 +112,9 @@ struct DeviceNodes {
 }
 
 extension Observation {
-    fileprivate init(_ own: NodeValues, frontend: XenbusState?, _ frontendKeys: NodeValues) {
+    fileprivate init(
+        _ own: NodeValues, frontend: XenbusState?, _ frontendKeys: NodeValues, live: NodeValues
+    ) {
         self.init(
             backend: own["state"].map { XenbusState(text: $0.text ?? "") },
             // Only an explicit 0 lets a device go; toolstacks that do not know the node mean 1.
@@ -113,6 +122,6 @@ extension Observation {
             hotplug: HotplugStatus(text: own["hotplug-status"].map { $0.text ?? "" }),
             hasScript: own["script"] != nil,
             frontend: frontend,
-            frontendKeys: frontendKeys)
+            frontendKeys: frontendKeys, liveKeys: live)
     }
 }

@@ -17,11 +17,13 @@ public struct Observation: Equatable, Sendable {
     public var frontend: XenbusState?
     /// The keys by which the frontend describes its rings, all read in one transaction.
     public var frontendKeys: NodeValues
+    /// What the device's live keys say.
+    public var liveKeys: NodeValues
 
     /// Everything observed.
     public init(
         backend: XenbusState?, isOnline: Bool, hotplug: HotplugStatus, hasScript: Bool, frontend: XenbusState?,
-        frontendKeys: NodeValues
+        frontendKeys: NodeValues, liveKeys: NodeValues = [:]
     ) {
         self.backend = backend
         self.isOnline = isOnline
@@ -29,6 +31,7 @@ public struct Observation: Equatable, Sendable {
         self.hasScript = hasScript
         self.frontend = frontend
         self.frontendKeys = frontendKeys
+        self.liveKeys = liveKeys
     }
 
     /// The volume or interface behind the device exists: its script is done, or there is none to wait for.
@@ -59,6 +62,8 @@ public enum Effect: Equatable, Sendable {
     case connect(frontendKeys: NodeValues)
     /// The same for rings that an earlier process has served and left as they are.
     case adopt(frontendKeys: NodeValues)
+    /// Take over live keys that have changed.
+    case adjust(liveKeys: NodeValues)
     /// Write the keys that describe what is behind the device.
     case publishDeviceKeys
     /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
@@ -79,6 +84,8 @@ public enum Effect: Equatable, Sendable {
 public struct DeviceState: Equatable, Sendable {
     /// The keys with which the queues that run now were connected.
     public var connectedKeys: NodeValues?
+    /// The live keys that the queues go by.
+    public var liveKeys: NodeValues = [:]
     /// The transport keys were written by this process for the device as it is now.
     public var hasPublished = false
     /// The connection failed; it is not resumed before both ends were closed.
@@ -251,6 +258,7 @@ private struct Step {
     private mutating func connect(_ now: Observation) {
         effects += [.connect(frontendKeys: now.frontendKeys), .publishDeviceKeys]
         state.connectedKeys = now.frontendKeys
+        state.liveKeys = now.liveKeys
     }
 
     private mutating func connectWhenReady(_ now: Observation) {
@@ -263,12 +271,20 @@ private struct Step {
     private mutating func adopt(_ now: Observation) {
         effects += [.adopt(frontendKeys: now.frontendKeys), .publishDeviceKeys]
         state.connectedKeys = now.frontendKeys
+        state.liveKeys = now.liveKeys
     }
 
     /// Other keys than those that we serve: the guest was resumed and has made itself new rings.
     private mutating func keepConnected(_ now: Observation) {
-        guard now.isPluggedIn, state.connectedKeys != now.frontendKeys else { return }
+        guard now.isPluggedIn else { return }
+        guard state.connectedKeys != now.frontendKeys else { return adjust(now) }
         if stop() { connect(now) } else { adopt(now) }
+    }
+
+    private mutating func adjust(_ now: Observation) {
+        guard state.liveKeys != now.liveKeys else { return }
+        effects.append(.adjust(liveKeys: now.liveKeys))
+        state.liveKeys = now.liveKeys
     }
 
     /// Own state 5 under a frontend that has not begun to close.

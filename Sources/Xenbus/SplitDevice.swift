@@ -37,6 +37,8 @@ public enum DeviceNews: Equatable, Sendable {
 public protocol SplitDevice: AnyObject {
     /// The nodes of the backend's own directory that `connect` needs.
     var backendKeys: [String] { get }
+    /// Those of them that may change while it is connected.
+    var liveKeys: [String] { get }
     /// The nodes of the frontend's directory to be read first.
     var frontendKeys: [String] { get }
     /// Those whose names depend on the first ones; all are read in the same transaction.
@@ -48,6 +50,8 @@ public protocol SplitDevice: AnyObject {
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
     /// The same for rings that an earlier process has served: what is on them is not lost and not done twice.
     func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
+    /// Takes over what the live keys say now, while connected.
+    func adjust(backend: NodeValues)
     /// Stops the queues and leaves everything so that another process can `adopt` it.
     func suspend()
     /// Stops the queues: what is in flight ends and is answered.
@@ -67,4 +71,9 @@ public protocol SplitDevice: AnyObject {
     var recordedFailure: String? { get }
     /// The device is another one now, or gone.
     func forgetFailure()
+}
+
+extension SplitDevice {
+    public var liveKeys: [String] { [] }
+    public func adjust(backend: NodeValues) {}
 }

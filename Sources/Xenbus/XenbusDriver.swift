@@ -360,6 +360,7 @@ public final class XenbusDriver {
         case .publishError(let reason): work.publication.write([errorKey(served.identity, reason)])
         case .connect(let keys): return try connect(served, keys, adopting: false, &work)
         case .adopt(let keys): return try connect(served, keys, adopting: true, &work)
+        case .adjust(let keys): served.device.adjust(backend: keys)
         case .disconnect: served.device.disconnect()
         case .closeVolume: served.device.closeVolume()
         case .absolve, .forget: served.device.forgetFailure()

@@ -34,6 +34,31 @@ struct NetDaemonTests {
         daemon.kill()
     }
 
+    @Test func `MTU and rate are what their keys say, the rate while it runs`() throws {
+        let world = try NetWorld()
+        let daemon = try world.startDaemon()
+        try world.createInterface()
+        try world.base.write([NetWorld.back("mtu"): "9000"])
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        _ = try world.inNamespace("ip addr add 10.9.0.1/24 dev vif5.0 && ip link set vif5.0 up")
+        try world.plugIn()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        #expect(try world.inNamespace("ip -o link show vif5.0").contains("mtu 9000"))
+        let host = try #require(try world.resolve(front))
+        #expect(try world.ping(front, host, payload: 100) != nil)
+        // A byte an hour: what passes is a burst of 128 KiB.
+        try world.base.write([NetWorld.back("rate"): "1,4294967295"])
+        var passed = 0
+        while passed < 200, try world.ping(front, host, payload: 1400) != nil { passed += 1 }
+        #expect(passed > 20 && passed < 100)
+        try world.base.remove(NetWorld.back("rate"))
+        // By asking, the host learns where the guest is: it may have asked in vain meanwhile.
+        #expect(try world.resolve(front) == host)
+        #expect(try world.ping(front, host, payload: 1400) != nil)
+        daemon.kill()
+    }
+
     @Test func `the interface goes with its nodes, and the daemon with the last one`() throws {
         let world = try NetWorld()
         let daemon = try world.startDaemon()

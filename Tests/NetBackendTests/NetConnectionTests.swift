@@ -119,8 +119,18 @@ import Xenstore
         #expect(try Self.settings([:]).filter == SourceFilter(mac: nil, addresses: []))
     }
 
+    @Test func rateAndMTUFollowTheirKeys() throws {
+        #expect(try Self.settings([:]).rate == nil && Self.settings([:]).mtu == nil)
+        #expect(
+            try Self.settings(["rate": "62500,50000"]).rate == TransferRate(bytes: 62_500, microseconds: 50_000))
+        #expect(try Self.settings(["mtu": "68"]).mtu == 68 && Self.settings(["mtu": "65517"]).mtu == 65_517)
+    }
+
     @Test(arguments: [
         ("filter", "2"), ("mac", ""), ("mac", "00:16:3e"), ("mac", "01:00:5e:00:00:01"), ("ip", "10.0.0.1,10.0.0.2"),
+        ("rate", ""), ("rate", "1000"), ("rate", "0,50000"), ("rate", "1000,0"), ("rate", "1000,50000,"),
+        ("rate", "-1,50000"), ("rate", "1000, 50000"), ("rate", "1e6,50000"), ("rate", "1000,4294967296"),
+        ("rate", "18446744073709551616,1"), ("mtu", "67"), ("mtu", "65518"), ("mtu", "x"), ("mtu", ""),
         ("ip", "10.0.0"), ("ip", "eth0"), ("ip", Array(repeating: "10.0.0.1", count: 65).joined(separator: " ")),
     ])
     func badSettingsAreNamed(key: String, value: String) {

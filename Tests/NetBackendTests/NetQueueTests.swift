@@ -17,12 +17,13 @@ private final class Fixture {
     let guest: GuestDomain
     let front: NetFrontQueue
     let queue: NetQueue
+    let clock = ModelClock()
     private let near: OwnedDescriptor
     private let far: OwnedDescriptor
 
     init(
         _ offloads: GuestOffloads = .all, scatters: Bool = true, isSplit: Bool = false, index: UInt32 = 0,
-        filter: SourceFilter? = nil,
+        filter: SourceFilter? = nil, limit: RateLimit = RateLimit(),
         closesTap: Bool = false
     ) throws {
         guest = try platform.createDomain(DomainID(5), pages: 2048, references: 2048)
@@ -40,9 +41,9 @@ private final class Fixture {
                 rings: NetConnection.Rings(
                     transmit: front.references.transmit, receive: front.references.receive,
                     transmitPort: front.transmitPort.number, receivePort: front.receivePort.number),
-                offloads: offloads, scatters: scatters, filter: filter),
+                offloads: offloads, scatters: scatters, filter: filter, limit: limit),
             grants: platform.openGrantTable(), transmitEvents: transmit, receiveEvents: receive,
-            tap: closesTap ? -1 : near.number)
+            tap: closesTap ? -1 : near.number, clock: clock)
     }
 
     /// What the host got: header and frame.
@@ -313,6 +314,99 @@ private func tcp(_ payload: Int) -> [UInt8] {
         fixture.settle()
         #expect(try fixture.front.take().map(\.bytes) == [frame(4096)])
         #expect(fixture[.tooLarge] == 1)
+    }
+
+    // MARK: the rate limit
+
+    /// 8 KiB in a millisecond; sixteen frames of that size at once.
+    private func slow() -> RateLimit { RateLimit(TransferRate(bytes: 8192, microseconds: 1000)) }
+
+    /// Twenty frames, in two parts because the socket does not hold them all; checks those that arrive.
+    private func sendMuch(_ fixture: Fixture) {
+        for part in [0..<10, 10..<20] {
+            for seed in part { fixture.front.send(frame(8192, seed)) }
+            fixture.front.publish()
+            fixture.settle()
+            for seed in part where seed < 16 { #expect(fixture.sent()?.frame == frame(8192, seed)) }
+        }
+        #expect(fixture.sent() == nil)
+    }
+
+    @Test func whatIsTooMuchStaysOnTheRing() throws {
+        let fixture = try Fixture(limit: slow())
+        sendMuch(fixture)
+        #expect(fixture[.transmittedPackets] == 16)
+        #expect(fixture.queue.arm(), "no event would tell when to go on")
+        #expect(fixture.queue.restEnds == 1 + 1_000_000)
+        #expect(!fixture.queue.turn())
+        fixture.clock.advance(by: 1_000_000)
+        fixture.settle()
+        #expect(fixture[.transmittedPackets] == 17)
+        #expect(fixture.sent()?.frame == frame(8192, 16))
+        fixture.clock.advance(by: 1_000_000_000)
+        fixture.settle()
+        for seed in 17..<20 { #expect(fixture.sent()?.frame == frame(8192, seed)) }
+        #expect(fixture.sent() == nil && fixture.queue.restEnds == .max)
+        try fixture.front.reap()
+        #expect(fixture.front.statuses == [0: 40])
+    }
+
+    @Test func bothDirectionsShareTheLimit() throws {
+        let fixture = try Fixture(limit: slow())
+        sendMuch(fixture)
+        for seed in 0..<3 { fixture.offer(frame(1000, seed)) }
+        fixture.settle()
+        #expect(fixture[.transmittedPackets] == 16 && fixture[.receivedPackets] == 0)
+        #expect(!fixture.queue.canDeliver && !fixture.queue.lacksBuffers, "time is what is lacking")
+        fixture.clock.advance(by: 600_000)
+        fixture.settle()
+        #expect(fixture[.transmittedPackets] == 16 && fixture[.receivedPackets] == 3)
+        #expect(try fixture.front.take().map(\.bytes) == (0..<3).map { frame(1000, $0) })
+        fixture.clock.advance(by: 600_000)
+        fixture.settle()
+        #expect(fixture[.transmittedPackets] == 16, "3,000 bytes of this millisecond went the other way")
+    }
+
+    @Test func aFrameThatWaitsForBuffersIsChargedOnce() throws {
+        let fixture = try Fixture(limit: slow())
+        for index in 0..<256 {
+            fixture.offer(frame(60, index))
+            fixture.settle()
+        }
+        fixture.offer(frame(65_000))
+        for _ in 0..<10 { fixture.settle() }
+        _ = try fixture.front.take()
+        fixture.settle()
+        #expect(try fixture.front.take().map(\.bytes) == [frame(65_000)])
+        fixture.offer(frame(131_072 - 256 * 60 - 65_000))
+        fixture.settle()
+        #expect(try fixture.front.take().count == 1)
+    }
+
+    @Test func aChangedLimitHoldsAtOnce() throws {
+        let limit = slow()
+        let fixture = try Fixture(limit: limit)
+        sendMuch(fixture)
+        limit.set(nil)
+        fixture.queue.endRest()
+        fixture.settle()
+        #expect(fixture[.transmittedPackets] == 20)
+    }
+
+    @Test func aBacklogCanBeThrownAway() throws {
+        let fixture = try Fixture()
+        for index in 0..<256 {
+            fixture.offer(frame(60, index))
+            fixture.settle()
+        }
+        for seed in 0..<5 { fixture.offer(frame(100, seed)) }
+        fixture.settle()
+        #expect(fixture.queue.lacksBuffers)
+        #expect(fixture.queue.discardBacklog() == 5 && fixture[.expired] == 5)
+        _ = try fixture.front.take()
+        fixture.offer(frame(100, 9))
+        fixture.settle()
+        #expect(try fixture.front.take().map(\.bytes) == [frame(100, 9)])
     }
 
     // MARK: events

@@ -17,6 +17,8 @@ private final class RecordingDevice: SplitDevice {
     init(_ identity: DeviceIdentity) { self.identity = identity }
 
     let backendKeys = ["mode"]
+    let liveKeys = ["rate"]
+    func adjust(backend: NodeValues) { calls.append("adjust \(backend["rate"]?.text ?? "none")") }
     /// How often the device was looked at while its frontend was ready.
     var looks = 0
     var frontendKeys: [String] {
@@ -414,6 +416,19 @@ struct DriverTests {
         try world.device(2).transportKeys = keys
         try world.settle()
         #expect(try world.state(2) == "2")
+    }
+
+    @Test func `a live key that changes is taken over, and nothing else happens`() throws {
+        let world = try World()
+        try world.write(World.back("rate"), "1")
+        try world.connect()
+        try world.write(World.back("rate"), "1")
+        #expect(try world.device().calls == [])
+        try world.write(World.back("rate"), "2")
+        try world.write(World.back("mode"), "r")
+        try world.remove(World.back("rate"))
+        #expect(try world.device().calls == ["adjust 2", "adjust none"])
+        #expect(try world.state() == "4")
     }
 
     @Test func `suspending writes nothing`() throws {
