@@ -15,7 +15,9 @@ import XenWire
                 UnsafeMutableRawPointer(arguments).assumingMemoryBound(
                     to: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?.self)
             ) { data, bytes in
-                unsafe judge(UnsafeRawBufferPointer(start: data, count: bytes))
+                let input = unsafe UnsafeRawBufferPointer(start: data, count: bytes)
+                unsafe judge(input)
+                unsafe judgeNetwork(input)
                 return 0
             }
         }

@@ -9,30 +9,177 @@ make_bridge() {
     ip link set xenbr0 up
 }
 
-# network_guest NAME NUMBER: a guest with an interface at the bridge, 10.9.0.NUMBER.
+# network_guest NAME NUMBER [OPTIONS]: a guest with an interface at the bridge, 10.9.0.NUMBER.
 network_guest() {
-    needs_ours
     make_bridge
-    guest_options="vif = [ 'mac=00:16:3e:00:00:0$2,bridge=xenbr0' ]"
-    create "$1" pv "$(root_disk)"
-    guest_options=''
+    guest_on "$1" "mac=00:16:3e:00:00:0$2,bridge=xenbr0${3:+,$3}"
     in_guest "$1" network "10.9.0.$2/24"
 }
 
+# guest_on NAME VIF: a guest with an interface.
+guest_on() {
+    needs_ours
+    guest_options="vif = [ '$2' ]"
+    create "$1" pv "$(root_disk)"
+    guest_options=''
+}
+
+interface() { echo "vif$(domid "$1").0"; }
+
+no_interface_left() { ! ip link show | grep -q 'vif[0-9]*\.' || fail "an interface is left"; }
+
+# exchange NAME HOST GUEST [MIB]: data with checksums through TCP, both ways, between addresses as a URL has them.
+exchange() {
+    local size=${4:-16}
+    if [ ! -e $scratch/web/data ]; then
+        mkdir -p $scratch/web
+        head -c "${size}M" /dev/urandom >$scratch/web/data
+        sha256sum <$scratch/web/data >$scratch/web.sum
+        busybox httpd -p 8000 -h $scratch/web
+        in_guest "$1" shell 'mkdir -p /dev/shm/web; busybox httpd -p 8000 -h /dev/shm/web'
+    fi
+    in_guest "$1" shell "busybox wget -q -O /dev/shm/web/data http://$2:8000/data; [ \"\$(sha256sum </dev/shm/web/data)\" = '$(cat $scratch/web.sum)' ]"
+    busybox wget -q -O $scratch/received "http://$3:8000/data"
+    [ "$(sha256sum <$scratch/received)" = "$(cat $scratch/web.sum)" ] || fail "other data arrived"
+}
+
+end_exchange() { pkill -f 'httpd -p 8000' || true; }
+
 network-bridge() { # scenario: a guest at a bridge, attached by Xen's own script: pings, and 16 MiB each way
     network_guest bridged 2
-    ip -o link show master xenbr0 | grep -q "vif$(domid bridged).0" || fail "the interface is not at the bridge"
+    ip -o link show master xenbr0 | grep -q "$(interface bridged)" || fail "the interface is not at the bridge"
     in_guest bridged shell 'busybox ping -c 5 10.9.0.1 && busybox ping -c 5 -s 8000 10.9.0.1'
-    mkdir -p $scratch/web
-    head -c 16M /dev/urandom >$scratch/web/data
-    busybox httpd -p 10.9.0.1:8000 -h $scratch/web
-    in_guest bridged shell "[ \"\$(busybox wget -q -O - http://10.9.0.1:8000/data | sha256sum | cut -c 1-64)\" = $(sha256sum <$scratch/web/data | cut -c 1-64) ]"
-    in_guest bridged shell 'head -c 16M /dev/zero | tr "\0" x >/dev/shm/data; busybox httpd -p 8000 -h /dev/shm'
-    busybox wget -q -O $scratch/received http://10.9.0.2:8000/data
-    pkill -f 'httpd -p 10.9.0.1'
-    [ "$(tr -d x <$scratch/received | wc -c) $(stat -c %s $scratch/received)" = "0 16777216" ] || fail "other data arrived"
+    exchange bridged 10.9.0.1 10.9.0.2
+    end_exchange
     destroy bridged
-    ! ip link show | grep -q 'vif[0-9]*\.' || fail "an interface is left"
+    no_interface_left
+}
+
+network-iperf() { # scenario: iperf3 both ways, TCP and UDP
+    local options
+    network_guest fast 2
+    for options in '' -R '-u -b 30M' '-u -b 30M -R'; do
+        iperf3 --server --one-off --daemon --bind 10.9.0.1
+        in_guest fast shell "iperf3 --client 10.9.0.1 --time 5 $options | grep -E 'receiver|error'"
+    done
+    destroy fast
+}
+
+network-offloads() { # scenario: every combination of offloads in the guest carries the same data
+    local setting
+    network_guest offloads 2
+    for setting in {on,off}\ {on,off}\ {on,off}\ {on,off}\ {on,off}; do
+        # shellcheck disable=SC2086 # words
+        set -- $setting
+        # The kernel refuses what needs something that is off.
+        in_guest offloads shell "ethtool -K eth0 tx $1 sg $2 tso $3 gso $4 gro $5 || true"
+        exchange offloads 10.9.0.1 10.9.0.2 1
+    done
+    end_exchange
+    destroy offloads
+}
+
+network-vlan() { # scenario: a VLAN on the guest's interface
+    network_guest tagged 2
+    ip link add link xenbr0 name xenbr0.5 type vlan id 5
+    ip addr add 10.9.5.1/24 dev xenbr0.5
+    ip link set xenbr0.5 up
+    in_guest tagged shell 'modprobe 8021q; ip link add link eth0 name eth0.5 type vlan id 5; ip addr add 10.9.5.2/24 dev eth0.5; ip link set eth0.5 up'
+    in_guest tagged shell 'busybox ping -c 3 10.9.5.1'
+    exchange tagged 10.9.5.1 10.9.5.2 4
+    end_exchange
+    ip link del xenbr0.5
+    destroy tagged
+}
+
+network-jumbo() { # scenario: packets of 9,000 bytes
+    make_bridge
+    ip link set xenbr0 mtu 9000
+    network_guest jumbo 2 mtu=9000
+    [ "$(cat "/sys/class/net/$(interface jumbo)/mtu")" = 9000 ] || fail "the interface takes packets of $(cat "/sys/class/net/$(interface jumbo)/mtu")"
+    in_guest jumbo shell 'ip link set eth0 mtu 9000; busybox ping -c 5 -s 8900 10.9.0.1'
+    exchange jumbo 10.9.0.1 10.9.0.2 4
+    # Without offloads the long packets come from the guest's own stack.
+    in_guest jumbo shell 'ethtool -K eth0 tso off gso off gro off tx off'
+    exchange jumbo 10.9.0.1 10.9.0.2 4
+    end_exchange
+    destroy jumbo
+    ip link set xenbr0 mtu 1500
+}
+
+network-ipv6() { # scenario: IPv6
+    network_guest six 2
+    ip addr add fd00:9::1/64 dev xenbr0 nodad
+    in_guest six shell 'ip addr add fd00:9::2/64 dev eth0 nodad; busybox ping6 -c 3 fd00:9::1'
+    exchange six '[fd00:9::1]' '[fd00:9::2]' 4
+    end_exchange
+    ip addr del fd00:9::1/64 dev xenbr0
+    destroy six
+}
+
+network-multicast() { # scenario: a guest joins a multicast group and is reached, leaves it and is not
+    network_guest groups 2
+    in_guest groups shell 'echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts; ip addr add 239.9.0.9/32 dev eth0 autojoin'
+    ip route add 239.9.0.0/16 dev xenbr0
+    busybox ping -c 3 239.9.0.9 || fail "the group does not answer"
+    in_guest groups shell 'ip addr del 239.9.0.9/32 dev eth0'
+    ! busybox ping -c 2 -W 1 239.9.0.9 || fail "the group answers still"
+    ip route del 239.9.0.0/16
+    destroy groups
+}
+
+network-flood() { # scenario: two guests, of which one floods; the other is answered
+    network_guest floods 2
+    network_guest calm 3
+    iperf3 --server --one-off --daemon --bind 10.9.0.1
+    start_in_guest floods shell 'iperf3 --client 10.9.0.1 --udp --bandwidth 0 --length 64 --time 20 >/dev/null'
+    sleep 3
+    in_guest calm shell 'busybox ping -c 10 10.9.0.1'
+    finish_in_guest floods
+    destroy floods
+    destroy calm
+}
+
+network-reboot() { # scenario: a guest reboots, and its interface works again
+    local before
+    network_guest reboots 2
+    before=$(domid reboots)
+    start_in_guest reboots shell 'sync; echo b >/proc/sysrq-trigger'
+    until_true 90 is_another reboots "$before"
+    echo 0 >/run/reboots.sequence
+    wait_for_agent reboots
+    in_guest reboots network 10.9.0.2/24
+    in_guest reboots shell 'busybox ping -c 5 10.9.0.1'
+    destroy reboots
+}
+
+network-routed() { # scenario: a guest that is routed to, by Xen's own script
+    needs_ours
+    ip link add uplink type dummy
+    ip addr add 10.8.0.1/24 dev uplink
+    ip link set uplink up
+    guest_on routed 'mac=00:16:3e:00:00:02,ip=10.7.0.2,script=vif-route,gatewaydev=uplink'
+    ip route get 10.7.0.2 | grep -q "$(interface routed)" || fail "there is no route to it"
+    in_guest routed network 10.7.0.2/32
+    in_guest routed shell 'ip route add 10.8.0.1 dev eth0; ip route add default via 10.8.0.1; busybox ping -c 5 10.8.0.1'
+    exchange routed 10.8.0.1 10.7.0.2 4
+    end_exchange
+    destroy routed
+    ip link del uplink
+    no_interface_left
+}
+
+network-nat() { # scenario: a guest behind an address of its own, by Xen's own script
+    local gateway address
+    guest_on hidden 'mac=00:16:3e:00:00:02,script=vif-nat'
+    address="10.$(($(domid hidden) / 256)).$(($(domid hidden) % 256)).1"
+    gateway=$(ip -4 -o addr show "$(interface hidden)" | grep -oE '10\.[0-9.]+' | head -n 1)
+    in_guest hidden network "$address/16"
+    in_guest hidden shell "busybox ping -c 5 $gateway"
+    exchange hidden "$gateway" "$address" 4
+    end_exchange
+    destroy hidden
+    no_interface_left
 }
 
 network-neighbours() { # scenario: two guests at one bridge talk with each other
@@ -64,10 +211,10 @@ network-attach-detach() { # scenario: an interface comes and goes while the gues
 network-restart() { # scenario: the daemon is restarted while the guest pings: the interface stays at the bridge
     local before
     network_guest again 2
-    before=$(ip -o link show "vif$(domid again).0" | cut -d: -f1)
+    before=$(ip -o link show "$(interface again)" | cut -d: -f1)
     systemctl restart "xen-netbackd@$(domid again).service"
     in_guest again shell 'busybox ping -c 5 10.9.0.1'
-    [ "$(ip -o link show master xenbr0 | grep "vif$(domid again).0" | cut -d: -f1)" = "$before" ] || fail "it is another interface"
+    [ "$(ip -o link show master xenbr0 | grep "$(interface again)" | cut -d: -f1)" = "$before" ] || fail "it is another interface"
     destroy again
 }
 
