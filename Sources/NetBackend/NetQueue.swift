@@ -4,6 +4,7 @@ internal import Glibc
 public import NetFrames
 public import SharedRing
 public import Telemetry
+internal import Uring
 public import XenWire
 
 /// What the queues of one interface are told when a frontend connects.
@@ -111,7 +112,6 @@ struct NetQueueCore: ~Copyable {
     let grants: any GrantTable
     let transmitEvents: any EventChannel
     let receiveEvents: any EventChannel
-    let tap: Int32
     let domain: DomainID
     let offloads: GuestOffloads
     let scatters: Bool
@@ -132,8 +132,16 @@ struct NetQueueCore: ~Copyable {
     var segmentCount = 0
     /// Frames of a turn, one direction after the other.
     let memory: FrameMemory
-    /// A frame from the TAP device for which the guest has too few slots, in the memory's last room; 0 if there is none.
-    var heldBytes = 0
+    let tap: Int32
+    /// Frames to the TAP device.
+    var outgoing: FrameBatch
+    /// Bytes of the frames that were read together; 0 where there was none. Those from `nextRead` on are not delivered yet:
+    /// the guest has too few slots.
+    let readSizes: FixedTable<Int32>
+    var readCount = 0
+    var nextRead = 0
+    /// Frames that are read next, at most.
+    var readAhead = FrameMemory.reads
     /// The receive ring's `req_prod` when this turn began to look at it.
     var seenReceive: UInt32 = 0
 
@@ -148,7 +156,6 @@ struct NetQueueCore: ~Copyable {
         self.grants = grants
         self.transmitEvents = transmitEvents
         self.receiveEvents = receiveEvents
-        self.tap = tap
         self.counters = counters
         domain = configuration.domain
         offloads = configuration.offloads
@@ -173,6 +180,9 @@ struct NetQueueCore: ~Copyable {
             repeating: xen_grant_copy_segment(source: 0, dest: 0, length: 0, flags: 0, status: 0, pad: 0),
             count: 2 * slots)
         memory = FrameMemory()
+        outgoing = FrameBatch(file: tap, capacity: FrameMemory.writes)
+        self.tap = tap
+        readSizes = FixedTable(repeating: 0, count: FrameMemory.reads)
     }
 
     mutating func turn() -> Bool {
@@ -193,9 +203,9 @@ struct NetQueueCore: ~Copyable {
     }
 
     /// Nothing can be delivered until the guest puts up receive buffers.
-    var lacksBuffers: Bool { condition == .running && (heldBytes > 0 || receive.isEmpty) }
+    var lacksBuffers: Bool { condition == .running && (nextRead < readCount || receive.isEmpty) }
 
-    var canDeliver: Bool { condition == .running && heldBytes == 0 && !receive.isEmpty }
+    var canDeliver: Bool { condition == .running && nextRead >= readCount && !receive.isEmpty }
 
     mutating func violated(_ violation: NetViolation) {
         condition = .violated(violation)
@@ -226,6 +236,8 @@ struct OutgoingPacket: BitwiseCopyable {
     var flags: UInt16 = 0
     var segmentSize: UInt16 = 0
     var segmentKind: UInt8 = 0
+    /// It was handed to the TAP device.
+    var isWritten = false
     var status: Int16 = 0
 }
 
@@ -244,7 +256,8 @@ struct ReceiveSlot: BitwiseCopyable {
     static var noSegment: UInt16 { @_noLocks get { .max } }
 }
 
-/// Page-aligned memory for the frames of a turn: what a full ring can hold, and room for one frame more.
+/// Page-aligned memory for the frames of a turn: those from the guest or those that are cut for it, and those that were read
+/// from the TAP device.
 ///
 /// Safe because the memory lives as long as the value and offsets come from the queue's own account.
 @safe struct FrameMemory: ~Copyable {
@@ -252,19 +265,31 @@ struct ReceiveSlot: BitwiseCopyable {
     static var headroom: Int { @_noLocks get { 16 } }
     /// The longest frame, with room for the header and alignment.
     static var largest: Int { @_noLocks get { 17 << 12 } }
-    /// For the frames of a turn; behind it there is room for a frame that is held, and one to cut from.
+    /// For frames that are cut, more than a full ring can hold.
     static var capacity: Int { @_noLocks get { 1 << 20 } }
-    let base: UnsafeMutableRawPointer
+    /// Frames from the guest that are copied and written together, and their bytes: what stays in a processor's cache between
+    /// the two.
+    static var writes: Int { @_noLocks get { 64 } }
+    static var written: Int { @_noLocks get { 1 << 18 } }
+    /// Frames that are read and delivered together: of the usual ones, and of long ones, for the same reason.
+    static var reads: Int { @_noLocks get { 32 } }
+    static var longReads: Int { @_noLocks get { 4 } }
+    /// Bytes of one, its virtio header included.
+    static var readLength: Int { largest - headroom - reads << 6 + VirtioHeader.size }
+    private let base: UnsafeMutableRawPointer
 
     init() {
-        unsafe base = .allocate(byteCount: Self.capacity + 2 * Self.largest, alignment: 4096)
+        unsafe base = .allocate(byteCount: Self.capacity + Self.reads * Self.largest, alignment: 4096)
     }
 
     deinit { unsafe base.deallocate() }
 
-    /// The frame at `offset`.
+    /// The frame at `offset`, below `capacity`.
     @_noLocks func frame(_ offset: Int) -> UnsafeMutableRawPointer { unsafe base + offset }
 
-    static var held: Int { @_noLocks get { capacity } }
-    static var whole: Int { @_noLocks get { capacity &+ largest } }
+    /// The frame that is read as number `index`. They do not all begin at the same place of a page: they would compete for
+    /// the same lines of a cache.
+    @_noLocks func read(_ index: Int) -> UnsafeMutableRawPointer {
+        unsafe base + Self.capacity + index &* Self.largest + index << 6 + Self.headroom
+    }
 }
