@@ -37,12 +37,15 @@ static int checked(int result, const char *what)
     return result;
 }
 
-static double now(void)
+static double seconds_of(clockid_t clock)
 {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return time.tv_sec + time.tv_nsec * 1e-9;
 }
+
+static double now(void) { return seconds_of(CLOCK_MONOTONIC); }
+static double used(void) { return seconds_of(CLOCK_THREAD_CPUTIME_ID); }
 
 // `name=value` among the arguments.
 static const char *option(char **arguments, const char *name, const char *otherwise)
@@ -115,23 +118,23 @@ static void make_frame(uint8_t *memory, int bytes, int gso)
     }
 }
 
-static void report(uint64_t frames, double seconds)
+static void report(uint64_t frames, double seconds, double cpu_seconds)
 {
-    printf("{\"frames\": %llu, \"seconds\": %.6f, \"frames_per_second\": %.1f}\n", (unsigned long long)frames, seconds,
-           frames / seconds);
+    printf("{\"frames\": %llu, \"seconds\": %.6f, \"frames_per_second\": %.1f, \"frames_per_cpu_second\": %.1f}\n",
+           (unsigned long long)frames, seconds, frames / seconds, frames / cpu_seconds);
 }
 
 static void write_frames(int fd, const uint8_t *frame, int bytes, double seconds)
 {
     uint64_t frames = 0;
-    double start = now(), end = start + seconds, time = start;
+    double start = now(), before = used(), end = start + seconds, time = start;
     while (time < end) {
         for (int i = 0; i < 256; i++)
             checked(write(fd, frame, HEADER + bytes) > 0 ? 0 : -1, "write");
         frames += 256;
         time = now();
     }
-    report(frames, time - start);
+    report(frames, time - start, used() - before);
 }
 
 static int packet_socket(const char *name)
@@ -158,16 +161,17 @@ static void read_frames(int fd, int sender, uint8_t *frame, int bytes, int burst
 {
     static uint8_t room[ROOM];
     uint64_t frames = 0;
-    double spent = 0, end = now() + seconds;
+    double spent = 0, cpu = 0, end = now() + seconds;
     while (now() < end) {
         send_burst(sender, frame, bytes, burst);
-        double start = now();
+        double start = now(), before = used();
         for (int i = 0; i < burst; i++)
             checked(read(fd, room, sizeof room) > 0 ? 0 : -1, "read");
         spent += now() - start;
+        cpu += used() - before;
         frames += burst;
     }
-    report(frames, spent);
+    report(frames, spent, cpu);
 }
 
 static int enter(const char *path)

@@ -80,12 +80,12 @@ def network_groups(release, peers):
         for size in (64, 1514):
             yield Group(
                 f"{direction}-{size}", Frames(direction, size), [ours, peer],
-                [Figure(f"{way}, frames of {size:,} bytes", peer.name, required, "frames_per_second")],
-                "frames_per_second")
+                [Figure(f"{way}, frames of {size:,} bytes", peer.name, required, "frames_per_cpu_second")],
+                "frames_per_cpu_second")
     yield Group(
         "to-tap-gso", Frames("to-tap", 65226, True), [ours, write],
-        [Figure("netfront to TAP device, segmented frames of 64 KiB", write.name, 0.45, "frames_per_second")],
-        "frames_per_second")
+        [Figure("netfront to TAP device, segmented frames of 64 KiB", write.name, 0.45, "frames_per_cpu_second")],
+        "frames_per_cpu_second")
     relay = PlainRelay(peers)
     yield Group(
         "tcp-stream", Stream(), [BackendRelay(release), relay],

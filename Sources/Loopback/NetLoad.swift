@@ -186,8 +186,9 @@ struct TransmitLoad: ~Copyable {
     private let verifies: Bool
     private(set) var delivered: UInt64 = 0
     private(set) var sent: UInt64 = 0
-    /// From the first buffer of each burst to its last frame.
+    /// From the first buffer of each burst to its last frame; and this thread's processor time in it.
     private(set) var nanoseconds: UInt64 = 0
+    private(set) var threadNanoseconds: UInt64 = 0
 
     init(
         _ lane: consuming ReceiveLane, _ pattern: FramePattern, _ sender: PacketSocket, limit: UInt64, verifies: Bool
@@ -226,9 +227,10 @@ struct TransmitLoad: ~Copyable {
         while !control.isStopping, sent < limit, !abandoned() {
             let count = Int(min(UInt64(burst), limit - sent))
             try send(count)
-            let start = linux_monotonic_nanoseconds()
+            let (start, used) = (linux_monotonic_nanoseconds(), linux_thread_nanoseconds())
             try take(count, abandoned)
             nanoseconds += linux_monotonic_nanoseconds() - start
+            threadNanoseconds += linux_thread_nanoseconds() - used
             control.add(count)
         }
     }

@@ -12,6 +12,8 @@ public struct NetReport: Sendable {
     public var nanoseconds: UInt64 = 0
     /// The daemon's processor time.
     public var backendNanoseconds: UInt64 = 0
+    /// The frontend's, likewise without what sends bursts.
+    public var frontendNanoseconds: UInt64 = 0
     /// Events sent to the backend.
     public var notifications: UInt64 = 0
     public var wasInterrupted = false
@@ -21,6 +23,10 @@ public struct NetReport: Sendable {
     private var seconds: Double { Double(nanoseconds) / 1e9 }
     public var framesPerSecond: Double { Double(frames) / max(seconds, 1e-9) }
     public var gigabitsPerSecond: Double { framesPerSecond * Double(load.frameBytes) * 8 / 1e9 }
+    /// Per second of processor time of both: what one processor that has nothing else to do would do.
+    public var framesPerProcessorSecond: Double {
+        Double(frames) * 1e9 / Double(max(backendNanoseconds + frontendNanoseconds, 1))
+    }
     public var backendNanosecondsPerFrame: Double { Double(backendNanoseconds) / Double(max(frames, 1)) }
 
     /// For people.
@@ -47,6 +53,7 @@ public struct NetReport: Sendable {
             "segmented": .flag(load.isSegmented), "queues": .number(UInt64(load.queues)),
             "depth": .number(UInt64(load.depth)), "frames": .number(frames), "refused": .number(refused),
             "verified": .number(verified), "seconds": .decimal(seconds), "frames_per_second": .decimal(framesPerSecond),
+            "frames_per_cpu_second": .decimal(framesPerProcessorSecond),
             "gigabits_per_second": .decimal(gigabitsPerSecond), "notifications": .number(notifications),
             "backend_cpu_ns_per_frame": .decimal(backendNanosecondsPerFrame),
         ]

@@ -148,10 +148,12 @@ private final class NetLane: @unchecked Sendable {
     private func send(_ control: NetLoadControl, _ interface: String) throws(NetLoadFault) {
         guard let lane = transmit.take() else { return }
         let arrivals = load.verifies ? try Self.socket(interface, receives: true) : nil
+        let start = linux_thread_nanoseconds()
         var sending = TransmitLoad(lane, pattern, limit: limit, verifiedAt: arrivals)
         try sending.run(control) { abandoned.load(ordering: .relaxed) }
         result = NetReport.Share(
-            frames: sending.sent, refused: sending.refused, verified: sending.verified,
+            frames: sending.sent, frontendNanoseconds: linux_thread_nanoseconds() - start, refused: sending.refused,
+            verified: sending.verified,
             notifications: sending.notifications)
     }
 
@@ -161,7 +163,8 @@ private final class NetLane: @unchecked Sendable {
         var taking = ReceiveLoad(lane, pattern, sender, limit: limit, verifies: load.verifies)
         try taking.run(control) { abandoned.load(ordering: .relaxed) }
         result = NetReport.Share(
-            frames: taking.delivered, verified: taking.verified, notifications: taking.notifications,
+            frames: taking.delivered, frontendNanoseconds: taking.threadNanoseconds, verified: taking.verified,
+            notifications: taking.notifications,
             nanoseconds: taking.nanoseconds)
     }
 
@@ -185,6 +188,7 @@ extension NetReport {
     /// One lane's part.
     struct Share {
         var frames: UInt64 = 0
+        var frontendNanoseconds: UInt64 = 0
         var refused: UInt64 = 0
         var verified: UInt64 = 0
         var notifications: UInt64 = 0
@@ -194,6 +198,7 @@ extension NetReport {
 
     mutating func add(_ share: Share) {
         frames += share.frames
+        frontendNanoseconds += share.frontendNanoseconds
         refused += share.refused
         verified += share.verified
         notifications += share.notifications

@@ -29,24 +29,24 @@ extension NetQueueCore {
         return nextRead > first
     }
 
-    /// Reads the next frames, each into room of its own, where it stays until it is delivered.
+    /// Reads the next frames, one behind the other; each stays where it is until it is delivered.
     private mutating func readFrames() {
         nextRead = 0
         readCount = 0
-        var bytes = 0
-        while readCount < readAhead, let size = nextFrame() {
-            readSizes[readCount] = Int32(truncatingIfNeeded: size)
+        var room = 0
+        while readCount < FrameMemory.reads, room <= FrameMemory.read, let size = readFrame(room) {
+            frames[readCount] = ReadFrame(
+                offset: UInt32(truncatingIfNeeded: room), size: UInt32(truncatingIfNeeded: size))
             readCount += 1
-            bytes += size
+            room += FrameMemory.room(size)
         }
-        readAhead = bytes > readCount << 14 ? FrameMemory.longReads : FrameMemory.reads
     }
 
-    /// Reads a frame; its length without header.
-    private mutating func nextFrame() -> Int? {
-        // The room is as long as the longest frame with its header.
-        let start = unsafe memory.read(readCount) - VirtioHeader.size
-        let bytes = unsafe linux_frame_read(tap, start, FrameMemory.readLength)
+    /// Reads a frame to `offset`; its length without header.
+    private mutating func readFrame(_ offset: Int) -> Int? {
+        // Behind `FrameMemory.read` there is room for the longest frame.
+        let start = unsafe memory.frame(readTo: offset) - VirtioHeader.size
+        let bytes = unsafe linux_frame_read(tap, start, FrameMemory.largest - FrameMemory.headroom)
         // Anything but "nothing there" would be so again at once.
         if bytes < 0, bytes != -Int(EAGAIN) {
             condition = .failed(Fault("read from the TAP device", errno: Int32(-bytes)))
@@ -56,8 +56,8 @@ extension NetQueueCore {
 
     /// Puts a frame that was read into the slots that the guest has put up; false if those are too few.
     private mutating func deliver(_ index: Int, _ room: inout Int) -> Bool {
-        let size = Int(readSizes[index])
-        let frame = unsafe memory.read(index)
+        let size = Int(frames[index].size)
+        let frame = unsafe memory.frame(readTo: Int(frames[index].offset))
         var header = unsafe VirtioHeader(frame - VirtioHeader.size)
         switch unsafe Translation.toGuest(frame, count: size, header, offloads) {
         case .dropped:
@@ -169,13 +169,16 @@ extension NetQueueCore {
 
     /// One response per slot, in the slots of their requests; shown at once, so that a packet is never seen in part.
     private mutating func respond() {
-        for index in 0..<deliveryCount { respond(deliveries[index]) }
+        var (packets, bytes): (UInt64, UInt64) = (0, 0)
+        for index in 0..<deliveryCount { respond(deliveries[index], &packets, &bytes) }
+        count(.receivedPackets, packets)
+        count(.receivedBytes, bytes)
         guard receive.publish() else { return }
         receiveEvents.notify()
         count(.eventsSent)
     }
 
-    private mutating func respond(_ delivery: ReceiveSlot) {
+    private mutating func respond(_ delivery: ReceiveSlot, _ packets: inout UInt64, _ bytes: inout UInt64) {
         // Eight bytes of a slot of eight.
         let slot = unsafe receive.responseSlot()
         guard delivery.segment != ReceiveSlot.noSegment else {
@@ -190,7 +193,7 @@ extension NetQueueCore {
             of: UInt64(delivery.id) | UInt64(delivery.flags) << 32 | UInt64(UInt16(bitPattern: status)) << 48,
             as: UInt64.self)
         guard isCopied else { return }
-        if delivery.isFirst { count(.receivedPackets) }
-        count(.receivedBytes, UInt64(delivery.size))
+        if delivery.isFirst { packets += 1 }
+        bytes += UInt64(delivery.size)
     }
 }

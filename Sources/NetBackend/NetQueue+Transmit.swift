@@ -43,7 +43,7 @@ extension NetQueueCore {
         segmentCount = 0
         let start = position
         var taken = 0
-        var room = 0
+        var room = FrameMemory.start
         while position < count, taken < FrameMemory.writes, condition == .running {
             let packet: TransmitPacket
             do throws(NetViolation) {
@@ -54,7 +54,7 @@ extension NetQueueCore {
                 break
             }
             let size = packet.fault == nil && packet.multicast == nil ? Int(packet.size) : 0
-            let needed = (FrameMemory.headroom + size + 63) & ~63
+            let needed = FrameMemory.room(size)
             guard room + needed <= FrameMemory.written, segmentCount + packet.slots <= segments.count else { break }
             packets[taken] = prepared(packet, at: position, room + FrameMemory.headroom)
             if size > 0 { room += needed }
