@@ -57,17 +57,17 @@ let package = Package(
         module("SharedRing", ["CXen", "CLinux", "Descriptors", "XenWire"]),
         module("NetFrames", ["XenWire"]),
         module("Tap", ["CLinux", "Descriptors"]),
-        module(
-            "NetBackend",
-            [
-                "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus",
-                "NetFrames", "Tap",
-                .product(name: "Logging", package: "swift-log"),
-            ]),
         module("Telemetry", ["CXen", "Descriptors", .product(name: "Logging", package: "swift-log")]),
         module("Xenstore", ["CXen", "CLinux", "Descriptors", "XenWire"]),
         module("Xenbus", ["Xenstore", "XenWire", .product(name: "Logging", package: "swift-log")]),
         module("Uring", ["CLinux", "Descriptors"]),
+        module(
+            "NetBackend",
+            [
+                "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus",
+                "NetFrames", "Tap", "Uring",
+                .product(name: "Logging", package: "swift-log"),
+            ]),
         module(
             "BlockBackend",
             [

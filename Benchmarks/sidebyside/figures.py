@@ -8,6 +8,7 @@ import dataclasses
 import statistics
 
 from .contenders import Fio, Ours, Prototype, StorageDaemon, Workload
+from .netcontenders import BackendRelay, Frames, NetBackend, PlainCalls, PlainRelay, Stream
 
 ONE_CORE, TWO_CORES = (0, 0), (0, 1)
 
@@ -32,9 +33,10 @@ class Figure:
 @dataclasses.dataclass(frozen=True)
 class Group:
     name: str
-    workload: Workload
+    workload: object
     contenders: list
     figures: list
+    rate: str = "iops"  # what absolute values are shown of
 
 
 def groups(release, peers, cached_file, disk_file):
@@ -70,6 +72,27 @@ def groups(release, peers, cached_file, disk_file):
         [Figure("cached file, 128 KiB sequential read, depth 8", fio.name, 0.72)])
 
 
+def network_groups(release, peers):
+    """All groups of the network backend."""
+    ours, write, read = NetBackend(release), PlainCalls(peers, "write"), PlainCalls(peers, "read")
+    for peer, direction, way, required in (
+            (write, "to-tap", "netfront to TAP device", 0.95), (read, "from-tap", "TAP device to netfront", 0.9)):
+        for size in (64, 1514):
+            yield Group(
+                f"{direction}-{size}", Frames(direction, size), [ours, peer],
+                [Figure(f"{way}, frames of {size:,} bytes", peer.name, required, "frames_per_cpu_second")],
+                "frames_per_cpu_second")
+    yield Group(
+        "to-tap-gso", Frames("to-tap", 65226, True), [ours, write],
+        [Figure("netfront to TAP device, segmented frames of 64 KiB", write.name, 0.45, "frames_per_cpu_second")],
+        "frames_per_cpu_second")
+    relay = PlainRelay(peers)
+    yield Group(
+        "tcp-stream", Stream(), [BackendRelay(release), relay],
+        [Figure("iperf3, one TCP stream between two namespaces", relay.name, 0.85, "bits_per_second")],
+        "bits_per_second")
+
+
 def measure(group, rounds, progress):
     """{contender: [measurement per round]}"""
     measured = {contender.name: [] for contender in group.contenders}
@@ -92,7 +115,7 @@ def evaluate(group, measured):
     for figure in group.figures:
         values = ratios(measured, "ours", figure.peer, figure.quantity)
         median = statistics.median(values)
-        ceiling = None
+        ceiling = 1.0 if figure.peer == prototype else None
         if prototype and figure.peer != prototype:
             ceiling = statistics.median(ratios(measured, prototype, figure.peer, figure.quantity))
         yield {

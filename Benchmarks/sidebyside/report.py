@@ -6,13 +6,16 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GATES = ROOT / "scripts" / "gates"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+# Which of README's tables a set of results is.
+MARKERS = {name: (f"<!-- {name}: begin -->", f"<!-- {name}: end -->") for name in ("figures", "network figures")}
 
 
-def run_gates(progress):
-    """What each deterministic gate says of the release binaries."""
+def run_gates(network, progress):
+    """What each deterministic gate says of the release binaries: those of the network backend, or the others."""
     results = []
     for gate in sorted(path.name for path in GATES.iterdir() if is_gate(path)):
+        if gate.startswith("net-") != network:
+            continue
         progress(f"gate {gate}")
         done = subprocess.run([GATES / gate], capture_output=True, text=True)
         lines = (done.stdout + done.stderr).strip().splitlines()
@@ -42,7 +45,7 @@ def table(results):
     for group in results["groups"]:
         for figure in group["figures"]:
             spread = f"{min(figure['rounds']):.2f}-{max(figure['rounds']):.2f}"
-            prototype = f"{figure['prototype']:.2f}" if figure["prototype"] else "1"
+            prototype = f"{figure['prototype']:.2f}" if figure["prototype"] else ""
             lines.append(
                 f"| {figure['figure']} | {figure['against']} | {figure['required']} | {figure['median']:.2f} ({spread}) "
                 f"| {prototype} | {mark(figure['holds'])} |")
@@ -52,20 +55,22 @@ def table(results):
 
 
 def absolute_values(results):
-    lines = ["| group | contender | IOPS, median | backend CPU per request |", "| --- | --- | --- | --- |"]
+    lines = ["| group | contender | median | of | backend CPU per request |", "| --- | --- | --- | --- | --- |"]
     for group in results["groups"]:
+        rate = group.get("rate", "iops")
         for name, rounds in group["measured"].items():
-            middle = sorted(rounds, key=lambda one: one["iops"])[len(rounds) // 2]
+            middle = sorted(rounds, key=lambda one: one[rate])[len(rounds) // 2]
             cpu = f"{middle['backend_cpu_ns']:,.0f} ns" if "backend_cpu_ns" in middle else ""
-            lines.append(f"| {group['group']} | {name} | {middle['iops']:,.0f} | {cpu} |")
+            lines.append(f"| {group['group']} | {name} | {middle[rate]:,.0f} | {rate.replace('_', ' ')} | {cpu} |")
     return "\n".join(lines)
 
 
 def conditions(results):
     machine = results["machine"]
+    programs = ", ".join(machine[name] for name in ("fio", "qemu-storage-daemon", "iperf3") if name in machine)
     return (
         f"{results['date']}, commit {machine['commit']}, {machine['cpu']}, {machine['cores']} cores, "
-        f"Linux {machine['kernel']}, {machine['fio']}, {machine['qemu-storage-daemon']}. "
+        f"Linux {machine['kernel']}, {programs}. "
         f"Medians over {results['rounds']} alternating rounds of {results['seconds']:g} s.")
 
 
@@ -79,9 +84,10 @@ def markdown(results):
         f"{absolute_values(results)}\n\n## Commands\n\n{commands}\n")
 
 
-def update_readme(results, readme=ROOT / "README.md"):
-    """Puts the newest table between README's markers."""
+def update_readme(results, name, readme=ROOT / "README.md"):
+    """Puts the newest table between README's markers of that name."""
+    begin, end = MARKERS[name]
     text = readme.read_text()
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    readme.write_text(f"{head}{BEGIN}\n{conditions(results)}\n\n{table(results)}\n{END}{tail}")
+    head, rest = text.split(begin)
+    _, tail = rest.split(end)
+    readme.write_text(f"{head}{begin}\n{conditions(results)}\n\n{table(results)}\n{end}{tail}")

@@ -81,18 +81,10 @@ public final class FrontQueueBox: @unchecked Sendable {
 
 /// A blkfront: connects as Linux' does (talk_to_blkback, blkfront_connect), with the same keys in the same order.
 public final class BlockFrontend {
-    /// How long each of the backend's steps may take.
-    public static let milliseconds = 10_000
-
     /// The queues in use; empty while not connected.
     public private(set) var queues: [FrontQueueBox] = []
     private let domain: GuestDomain
-    private let xenstore: XenstoreClient
-    private let path: XenstorePath
-    private let backendPath: XenstorePath
-    private let backend: DomainID
-    private let patience: XenstorePatience
-    private let watch: XenstoreWatch
+    private let bus: FrontendBus
 
     /// - Parameters:
     ///   - xenstore: the domain's own connection, used by this object only.
@@ -102,27 +94,7 @@ public final class BlockFrontend {
         _ patience: XenstorePatience = .polling()
     ) throws(LoopbackError) {
         self.domain = domain
-        self.xenstore = xenstore
-        self.path = path
-        self.patience = patience
-        (backendPath, backend) = try Self.findBackend(xenstore, path)
-        watch = try Loopback.xenstore { [backendPath] () throws(XenstoreError) in
-            try xenstore.watch(backendPath.appending("state"))
-        }
-    }
-
-    private static func findBackend(
-        _ xenstore: XenstoreClient, _ path: XenstorePath
-    ) throws(LoopbackError) -> (XenstorePath, DomainID) {
-        let found = try Loopback.xenstore { () throws(XenstoreError) -> (XenstorePath, DomainID)? in
-            let values = try xenstore.readAll([path.appending("backend"), path.appending("backend-id")])
-            guard let text = values[0]?.text, let number = values[1]?.unsigned(atMost: UInt64(UInt16.max)) else {
-                return nil
-            }
-            return try (XenstorePath(text), DomainID(UInt16(truncatingIfNeeded: number)))
-        }
-        guard let found else { throw .badNode(path) }
-        return found
+        bus = try FrontendBus(xenstore, at: path, patience)
     }
 
     // ---- Connecting
@@ -131,36 +103,32 @@ public final class BlockFrontend {
     ///
     /// - Parameter options: judged by what the backend offers: called once its features are known.
     public func connect(_ options: FrontendOptions) throws(LoopbackError) -> FrontendDisk {
-        try awaitBackend([.initWait])
+        try bus.awaitBackend([.initWait])
         var setups = RingSetups()
         try publish(options, &setups)
-        try awaitBackend([.connected])
+        try bus.awaitBackend([.connected])
         let disk = try readDisk()
         var queue = options.queue
         queue.segments = min(queue.segments, disk.maximumSegments)
         if options.offersPersistent && disk.offersPersistent { queue.grantsPerRequest = false }
-        queues = try setups.finish(backend: backend, domain: domain, options: queue)
-        try switchState(.connected)
+        queues = try setups.finish(backend: bus.backend, domain: domain, options: queue)
+        try bus.switchState(.connected)
         return disk
     }
 
     private func publish(_ options: FrontendOptions, _ setups: inout RingSetups) throws(LoopbackError) {
-        let limits = try readNumbers(["multi-queue-max-queues", "max-ring-page-order"])
+        let limits = try bus.readNumbers(["multi-queue-max-queues", "max-ring-page-order"])
         let count = min(max(options.queues, 1), Int(clamping: limits[0] ?? 1))
         let pages = min(options.ringPages, 1 << UInt32(clamping: min(limits[1] ?? 0, 10)))
         for _ in 0..<count {
             try host { () throws(Fault) in
                 try setups.add(
-                    FrontRingSetup(pages: pages, abi: options.abi, domain: domain, backend: backend))
+                    FrontRingSetup(pages: pages, abi: options.abi, domain: domain, backend: bus.backend))
             }
         }
         let keys = Self.keys(options, setups.published, pages: pages)
-        try Loopback.xenstore { () throws(XenstoreError) in
-            try xenstore.transaction { store throws(XenstoreError) in
-                for (name, value) in keys { try store.write(path.appending(name), value) }
-            }
-        }
-        try switchState(.initialised)
+        try bus.write(keys)
+        try bus.switchState(.initialised)
     }
 
     /// What a frontend writes before Initialised, in blkfront's order.
@@ -184,12 +152,12 @@ public final class BlockFrontend {
 
     /// blkfront_connect and blkfront_gather_backend_features.
     private func readDisk() throws(LoopbackError) -> FrontendDisk {
-        let numbers = try readNumbers([
+        let numbers = try bus.readNumbers([
             "sectors", "sector-size", "info", "feature-flush-cache", "feature-barrier", "feature-discard",
             "feature-persistent", "feature-max-indirect-segments",
         ])
         guard let sectors = numbers[0], let size = numbers[1], let info = numbers[2] else {
-            throw .badNode(backendPath)
+            throw .badNode(bus.backendPath)
         }
         func flag(_ index: Int) -> Bool { numbers[index] == 1 }
         return FrontendDisk(
@@ -200,7 +168,7 @@ public final class BlockFrontend {
 
     /// The capacity now; the backend rewrites its state when that has changed, and `awaitNews` returns.
     public func capacity() throws(LoopbackError) -> Sector {
-        guard let sectors = try readNumbers(["sectors"])[0] else { throw .badNode(backendPath) }
+        guard let sectors = try bus.readNumbers(["sectors"])[0] else { throw .badNode(bus.backendPath) }
         return Sector(sectors)
     }
 
@@ -208,26 +176,24 @@ public final class BlockFrontend {
 
     /// Closes if the backend is closing, as blkfront does; true if it has closed. Does not wait.
     public func serveClosing() throws(LoopbackError) -> Bool {
-        let state = try Loopback.xenstore { () throws(XenstoreError) in
-            try xenstore.state(backendPath.appending("state"))
-        }
+        let state = try bus.backendState()
         guard state == .closing || state == .closed else { return false }
-        try switchState(.closed)
+        try bus.switchState(.closed)
         return true
     }
 
     /// Closes from the guest's side: Closing, Closed, each answered by the backend.
     public func close() throws(LoopbackError) {
-        try switchState(.closing)
-        try awaitBackend([.closing, .closed])
-        try switchState(.closed)
-        try awaitBackend([.closed])
+        try bus.switchState(.closing)
+        try bus.awaitBackend([.closing, .closed])
+        try bus.switchState(.closed)
+        try bus.awaitBackend([.closed])
         try release()
     }
 
     /// Comes back after `close`: Initialising, for another `connect`.
     public func reopen() throws(LoopbackError) {
-        try switchState(.initialising)
+        try bus.switchState(.initialising)
     }
 
     /// Ends the queues' grants; the backend has closed and must have let go.
@@ -238,36 +204,6 @@ public final class BlockFrontend {
             throw .backend(error)
         }
         queues = []
-    }
-
-    // ---- Nodes
-
-    private func switchState(_ state: XenbusState) throws(LoopbackError) {
-        try Loopback.xenstore { () throws(XenstoreError) in
-            try xenstore.write(path.appending("state"), state.text)
-        }
-    }
-
-    private func awaitBackend(_ states: [XenbusState]) throws(LoopbackError) {
-        let gaveUp: [XenbusState] = states == [.connected] ? [.closing, .closed] : []
-        let (reached, seen, reason, node) = try Loopback.xenstore { () throws(XenstoreError) in
-            let node = try backendPath.appending("state")
-            let reached = try patience.wait(xenstore, milliseconds: Self.milliseconds) { () throws(XenstoreError) in
-                let state = try xenstore.state(node)
-                return (states + gaveUp).contains(state) ? state : nil
-            }
-            return try (reached, xenstore.state(node), xenstore.read(backendPath.appending("error"))?.text, node)
-        }
-        guard let reached else { throw .noState(states[0], of: node, seen: seen, milliseconds: Self.milliseconds) }
-        if gaveUp.contains(reached) { throw .backendClosed(backendPath, reason) }
-    }
-
-    private func readNumbers(_ names: [String]) throws(LoopbackError) -> [UInt64?] {
-        try Loopback.xenstore { () throws(XenstoreError) in
-            var paths: [XenstorePath] = []
-            for name in names { paths.append(try backendPath.appending(name)) }
-            return try xenstore.readAll(paths).map { $0?.unsigned(atMost: .max) }
-        }
     }
 }
 

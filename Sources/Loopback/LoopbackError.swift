@@ -17,6 +17,10 @@ public enum LoopbackError: Error, CustomStringConvertible {
     case badNode(XenstorePath)
     /// The backend broke the block protocol.
     case backend(BackendMisbehaviour)
+    /// The backend broke the network protocol.
+    case netBackend(NetMisbehaviour)
+    /// A frame did not arrive as it was sent.
+    case frame(String)
     /// Something was asked for that this disk does not offer.
     case notOffered(String)
 
@@ -29,6 +33,8 @@ public enum LoopbackError: Error, CustomStringConvertible {
         case .backendClosed(let path, let reason): "\(path): closed by the backend: \(reason ?? "no reason given")"
         case .badNode(let path): "\(path): missing or malformed"
         case .backend(let misbehaviour): misbehaviour.description
+        case .netBackend(let misbehaviour): "the backend broke a rule of netfronts: \(misbehaviour)"
+        case .frame(let what): what
         case .notOffered(let what): what
         }
     }

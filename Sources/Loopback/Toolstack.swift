@@ -5,7 +5,7 @@ internal import Xenbus
 public import Xenstore
 
 /// A disk as a toolstack describes it.
-public struct DiskDescription: Sendable {
+public struct DiskDescription: DeviceDescription {
     /// The guest's and the backend's domain.
     public var domain: DomainID
     public var backend: DomainID
@@ -44,25 +44,10 @@ public struct DiskDescription: Sendable {
         self.guestProtocol = guestProtocol
     }
 
-    /// `/local/domain/<guest>/device/vbd/<number>`
-    public var frontendPath: XenstorePath {
-        get throws(XenstoreError) { try XenstorePath.domain(domain.rawValue).appending("device/vbd/\(number)") }
-    }
-
-    /// `/local/domain/<backend>/backend/<kind>/<guest>/<number>`
-    public var backendPath: XenstorePath {
-        get throws(XenstoreError) {
-            try XenstorePath.domain(backend.rawValue).appending("backend/\(kind)/\(domain)/\(number)")
-        }
-    }
-
-    /// `/libxl/<guest>/device/<kind>/<number>`
-    public var libraryPath: XenstorePath {
-        get throws(XenstoreError) { try XenstorePath("/libxl/\(domain)/device/\(kind)/\(number)") }
-    }
+    public var frontendKind: String { "vbd" }
 
     /// The backend's nodes in libxl's order (libxl_disk.c, device_disk_add).
-    var backendNodes: [(String, String)] {
+    public var backendNodes: [(String, String)] {
         [
             ("params", volume), ("script", "/etc/xen/scripts/block"), ("frontend-id", "\(domain)"), ("online", "1"),
             ("removable", isRemovable ? "1" : "0"), ("bootable", "1"), ("state", XenbusState.initialising.text),
@@ -72,12 +57,15 @@ public struct DiskDescription: Sendable {
     }
 
     /// The frontend's nodes in libxl's order.
-    var frontendNodes: [(String, String)] {
+    public var frontendNodes: [(String, String)] {
         [
             ("backend-id", "\(backend)"), ("state", XenbusState.initialising.text), ("virtual-device", "\(number)"),
             ("device-type", isCDROM ? "cdrom" : "disk"), ("trusted", "1"),
         ] + (guestProtocol.map { [("protocol", $0)] } ?? [])
     }
+
+    /// What the `block` script leaves behind.
+    public var scriptNodes: [(String, String)] { [("physical-device-path", volume)] }
 }
 
 /// A toolstack that does to xenstore what libxl does: the same nodes in the same order, the same transactions, the same
@@ -117,8 +105,8 @@ public final class Toolstack {
     }
 
     /// Takes a domain away, with what is left of its devices (libxl__destroy_domid).
-    public func destroyDomain(_ domain: DomainID, _ disks: [DiskDescription] = []) throws(LoopbackError) {
-        for disk in disks { _ = try remove(disk, .forced) }
+    public func destroyDomain(_ domain: DomainID, _ devices: [any DeviceDescription] = []) throws(LoopbackError) {
+        for device in devices { _ = try remove(device, .forced) }
         try Loopback.xenstore { () throws(XenstoreError) in
             try xenstore.remove(.domain(domain.rawValue))
             try xenstore.remove(XenstorePath("/libxl/\(domain)"))
@@ -129,33 +117,33 @@ public final class Toolstack {
     // ---- Devices
 
     /// Creates a device, waits for its backend, and does the hotplug script's part.
-    public func attach(_ disk: DiskDescription) throws(LoopbackError) {
-        try add(disk)
-        try awaitBackend(of: disk)
-        try hotplug(disk)
+    public func attach(_ device: some DeviceDescription) throws(LoopbackError) {
+        try add(device)
+        try awaitBackend(of: device)
+        try hotplug(device)
     }
 
     /// Writes a device's nodes in one transaction (libxl__device_generic_add).
-    public func add(_ disk: DiskDescription) throws(LoopbackError) {
+    public func add(_ device: some DeviceDescription) throws(LoopbackError) {
         try Loopback.xenstore { () throws(XenstoreError) in
-            try xenstore.transaction { store throws(XenstoreError) in try Self.write(disk, to: store) }
+            try xenstore.transaction { store throws(XenstoreError) in try Self.write(device, to: store) }
         }
     }
 
-    private static func write(_ disk: DiskDescription, to store: XenstoreTransaction) throws(XenstoreError) {
-        let (front, back, library) = try (disk.frontendPath, disk.backendPath, disk.libraryPath)
+    private static func write(_ device: some DeviceDescription, to store: XenstoreTransaction) throws(XenstoreError) {
+        let (front, back, library) = try (device.frontendPath, device.backendPath, device.libraryPath)
         try store.remove(library)
         try store.write(library.appending("frontend"), front.description)
         try store.write(library.appending("backend"), back.description)
-        let guests = XenstorePermissions(owner: disk.domain, grants: [.init(disk.backend, .read)])
+        let guests = XenstorePermissions(owner: device.domain, grants: [.init(device.backend, .read)])
         try makeEmpty(front, guests, store)
         try store.write(front.appending("backend"), back.description)
-        try write(disk.frontendNodes, below: front, guests, store)
-        let backends = XenstorePermissions(owner: disk.backend, grants: [.init(disk.domain, .read)])
+        try write(device.frontendNodes, below: front, guests, store)
+        let backends = XenstorePermissions(owner: device.backend, grants: [.init(device.domain, .read)])
         try makeEmpty(back, backends, store)
         try store.write(back.appending("frontend"), front.description)
-        try write(disk.backendNodes, below: back, backends, store)
-        for (name, value) in disk.backendNodes { try store.write(library.appending(name), value) }
+        try write(device.backendNodes, below: back, backends, store)
+        for (name, value) in device.backendNodes { try store.write(library.appending(name), value) }
     }
 
     private static func makeEmpty(
@@ -177,15 +165,15 @@ public final class Toolstack {
     }
 
     /// Waits for InitWait, exactly (libxl__wait_device_connection).
-    public func awaitBackend(of disk: DiskDescription) throws(LoopbackError) {
-        try awaitState(.initWait, of: disk, milliseconds: Self.initMilliseconds)
+    public func awaitBackend(of device: some DeviceDescription) throws(LoopbackError) {
+        try awaitState(.initWait, of: device, milliseconds: Self.initMilliseconds)
     }
 
-    /// What the `block` script leaves behind when it has succeeded.
-    public func hotplug(_ disk: DiskDescription) throws(LoopbackError) {
+    /// What a device's script leaves behind when it has succeeded.
+    public func hotplug(_ device: some DeviceDescription) throws(LoopbackError) {
         try Loopback.xenstore { () throws(XenstoreError) in
-            let path = try disk.backendPath
-            try xenstore.write(path.appending("physical-device-path"), disk.volume)
+            let path = try device.backendPath
+            for (name, value) in device.scriptNodes { try xenstore.write(path.appending(name), value) }
             try xenstore.write(path.appending("hotplug-status"), "connected")
         }
     }
@@ -216,26 +204,28 @@ public final class Toolstack {
     /// Removes a device (libxl's initiate_device_generic_remove); false if it had to be taken away from a backend that
     /// did not close.
     @discardableResult
-    public func remove(_ disk: DiskDescription, _ removal: Removal = .asked) throws(LoopbackError) -> Bool {
+    public func remove(_ device: some DeviceDescription, _ removal: Removal = .asked) throws(LoopbackError) -> Bool {
         try Loopback.xenstore { () throws(XenstoreError) in
             try xenstore.transaction { store throws(XenstoreError) in
-                if removal == .forced { try store.remove(disk.frontendPath) }
-                try Self.requestClosing(disk, store)
+                if removal == .forced { try store.remove(device.frontendPath) }
+                try Self.requestClosing(device, store)
             }
         }
         do throws(LoopbackError) {
-            try awaitState(.closed, of: disk, milliseconds: Self.destroyMilliseconds)
+            try awaitState(.closed, of: device, milliseconds: Self.destroyMilliseconds)
         } catch {
             guard case .noState = error, removal == .forced else { throw error }
-            try deleteNodes(of: disk)
+            try deleteNodes(of: device)
             return false
         }
-        try deleteNodes(of: disk)
+        try deleteNodes(of: device)
         return true
     }
 
-    private static func requestClosing(_ disk: DiskDescription, _ store: XenstoreTransaction) throws(XenstoreError) {
-        let path = try disk.backendPath
+    private static func requestClosing(_ device: some DeviceDescription, _ store: XenstoreTransaction)
+        throws(XenstoreError)
+    {
+        let path = try device.backendPath
         guard let state = try store.read(path.appending("state"))?.text else { return }
         try store.write(path.appending("online"), "0")
         if state != XenbusState.closed.text { try store.write(path.appending("state"), XenbusState.closing.text) }
@@ -243,12 +233,12 @@ public final class Toolstack {
 
     /// Removes the nodes, and the parents that this leaves empty (libxl__xs_path_cleanup): the end of
     /// `backend/vbd/<domid>` tells a daemon that it has nothing left to serve.
-    private func deleteNodes(of disk: DiskDescription) throws(LoopbackError) {
+    private func deleteNodes(of device: some DeviceDescription) throws(LoopbackError) {
         try Loopback.xenstore { () throws(XenstoreError) in
             try xenstore.transaction { store throws(XenstoreError) in
-                try Self.removeWithEmptyParents(disk.frontendPath, store)
-                try Self.removeWithEmptyParents(disk.libraryPath, store)
-                try Self.removeWithEmptyParents(disk.backendPath, store)
+                try Self.removeWithEmptyParents(device.frontendPath, store)
+                try Self.removeWithEmptyParents(device.libraryPath, store)
+                try Self.removeWithEmptyParents(device.backendPath, store)
             }
         }
     }
@@ -265,9 +255,9 @@ public final class Toolstack {
     }
 
     private func awaitState(
-        _ wanted: XenbusState, of disk: DiskDescription, milliseconds: Int
+        _ wanted: XenbusState, of device: some DeviceDescription, milliseconds: Int
     ) throws(LoopbackError) {
-        let path = try Loopback.xenstore { () throws(XenstoreError) in try disk.backendPath.appending("state") }
+        let path = try Loopback.xenstore { () throws(XenstoreError) in try device.backendPath.appending("state") }
         let reached = try wait(on: path, milliseconds: milliseconds) { store throws(XenstoreError) in
             // A backend directory that is gone is as good as closed.
             let value = try store.read(path)?.text

@@ -8,11 +8,6 @@ internal import XenWire
 
 // From the TAP device to the guest.
 extension NetQueueCore {
-    /// Frames of a turn at most.
-    private static var batch: Int { 64 }
-    /// Segments that one frame can be cut into and still be delivered in one turn.
-    private static var extraSlot: UInt32 { 1 }
-
     /// Delivers what the TAP device has, as far as the guest has room; true if there was anything.
     mutating func receivePackets() -> Bool {
         seenReceive = receive.requestProducer()
@@ -21,50 +16,61 @@ extension NetQueueCore {
             return false
         }
         guard !receive.isEmpty, receiveRest == 0 else { return false }
+        if nextRead >= readCount { readFrames() }
         segmentCount = 0
         deliveryCount = 0
+        let first = nextRead
         var room = 0
-        var frames = 0
-        while frames < Self.batch, room + FrameMemory.largest <= FrameMemory.capacity, let size = nextFrame() {
-            guard mayReceive(size), deliver(size, &room) else {
-                heldBytes = size
-                break
-            }
-            heldBytes = 0
-            heldIsPaid = false
-            frames += 1
+        while nextRead < readCount, room + FrameMemory.largest <= FrameMemory.capacity, mayReceive(nextRead),
+            deliver(nextRead, &room)
+        {
+            nextRead += 1
+            nextIsPaid = false
         }
         if segmentCount > 0 { copySegments(.toGuest) }
         if deliveryCount > 0 { respond() }
-        return frames > 0
+        return nextRead > first
     }
 
     /// A frame is charged once, however often it is tried.
-    private mutating func mayReceive(_ size: Int) -> Bool {
-        guard !heldIsPaid else { return true }
-        let delay = delay(size)
-        heldIsPaid = delay == 0
-        receiveRest = heldIsPaid ? 0 : now &+ delay
-        return heldIsPaid
+    private mutating func mayReceive(_ index: Int) -> Bool {
+        guard !nextIsPaid else { return true }
+        let delay = delay(Int(frames[index].size))
+        nextIsPaid = delay == 0
+        receiveRest = nextIsPaid ? 0 : now &+ delay
+        return nextIsPaid
     }
 
     mutating func discardBacklog() -> Int {
-        var frames = 0
-        // As many as a TAP device may hold (its txqueuelen), and more that come meanwhile wait for the next time.
-        while frames < 1024, nextFrame() != nil {
-            heldBytes = 0
-            heldIsPaid = false
-            frames += 1
-        }
-        count(.expired, UInt64(frames))
-        return frames
+        var discarded = 0
+        // As many as a TAP device may hold (its txqueuelen); more that come meanwhile wait for the next time.
+        repeat {
+            discarded += readCount - nextRead
+            readFrames()
+        } while readCount > 0 && discarded < 1024
+        nextRead = readCount
+        nextIsPaid = false
+        count(.expired, UInt64(discarded))
+        return discarded
     }
 
-    /// A frame in the room for held ones: one that waits there, or the next of the TAP device; its length without header.
-    private mutating func nextFrame() -> Int? {
-        if heldBytes > 0 { return heldBytes }
-        let start = unsafe memory.frame(FrameMemory.held + FrameMemory.headroom) - VirtioHeader.size
-        // The room is as long as the longest frame with its header.
+    /// Reads the next frames, one behind the other; each stays where it is until it is delivered.
+    private mutating func readFrames() {
+        nextRead = 0
+        readCount = 0
+        var room = 0
+        while readCount < FrameMemory.reads, room <= FrameMemory.read, let size = readFrame(room) {
+            frames[readCount] = ReadFrame(
+                offset: UInt32(truncatingIfNeeded: room), size: UInt32(truncatingIfNeeded: size))
+            readCount += 1
+            room += FrameMemory.room(size)
+        }
+    }
+
+    /// Reads a frame to `offset`; its length without header.
+    private mutating func readFrame(_ offset: Int) -> Int? {
+        // Behind `FrameMemory.read` there is room for the longest frame.
+        let start = unsafe memory.frame(readTo: offset) - VirtioHeader.size
         let bytes = unsafe linux_frame_read(tap, start, FrameMemory.largest - FrameMemory.headroom)
         // Anything but "nothing there" would be so again at once.
         if bytes < 0, bytes != -Int(EAGAIN) {
@@ -73,20 +79,26 @@ extension NetQueueCore {
         return bytes > VirtioHeader.size ? bytes - VirtioHeader.size : nil
     }
 
-    /// Puts a frame into the slots that the guest has put up; false if those are too few.
-    private mutating func deliver(_ size: Int, _ room: inout Int) -> Bool {
-        let held = unsafe memory.frame(FrameMemory.held + FrameMemory.headroom)
-        let header = unsafe VirtioHeader(held - VirtioHeader.size)
-        switch unsafe Translation.toGuest(held, count: size, header, offloads) {
+    /// Puts a frame that was read into the slots that the guest has put up; false if those are too few.
+    private mutating func deliver(_ index: Int, _ room: inout Int) -> Bool {
+        let size = Int(frames[index].size)
+        let frame = unsafe memory.frame(readTo: Int(frames[index].offset))
+        var header = unsafe VirtioHeader(frame - VirtioHeader.size)
+        switch unsafe Translation.toGuest(frame, count: size, header, offloads) {
         case .dropped:
             count(.notCuttable)
             return true
         case .whole(let flags, let segmentation):
-            guard hasSlots(size, segmentation != nil ? 1 : 0) else { return isUndeliverable(size) }
-            unsafe put(held, size, flags, segmentation, &room)
+            guard hasSlots(size, segmentation != nil ? 1 : 0) else {
+                // A sum that was completed now must not be completed once more.
+                if !flags.contains(.checksumBlank) { header.flags = flags.isEmpty ? 0 : VirtioHeader.dataValid }
+                unsafe header.store(frame - VirtioHeader.size)
+                return isUndeliverable(size)
+            }
+            unsafe put(frame, size, flags, segmentation)
             return true
         case .cut(let payload, let headers):
-            return unsafe deliverCut(held, headers, payload, &room)
+            return unsafe deliverCut(frame, headers, payload, &room)
         }
     }
 
@@ -116,43 +128,42 @@ extension NetQueueCore {
         guard Int(waiting) >= min(pieces * ((segmenter.largest + 4095) / 4096), Int(NetRing.slots) - 32) else {
             return false
         }
-        let piece = unsafe memory.frame(FrameMemory.whole)
-        while let size = unsafe segmenter.next(piece) {
-            guard hasSlots(size, 0), room + size <= FrameMemory.capacity else {
+        while room + segmenter.largest <= FrameMemory.capacity, let size = unsafe segmenter.next(memory.frame(room)) {
+            guard hasSlots(size, 0) else {
                 count(.tooLarge)
                 break
             }
-            unsafe put(piece, size, .dataValidated, nil, &room)
+            unsafe put(memory.frame(room), size, .dataValidated, nil)
+            room = (room + size + 63) & ~63
         }
         return true
     }
 
-    /// Copies a frame into the turn's memory and writes down its slots.
+    /// Writes down the slots of a frame, from where it is copied.
     private mutating func put(
-        _ frame: UnsafeMutableRawPointer, _ size: Int, _ flags: ReceiveFlags, _ segmentation: Segmentation?,
-        _ room: inout Int
+        _ frame: UnsafeMutableRawPointer, _ size: Int, _ flags: ReceiveFlags, _ segmentation: Segmentation?
     ) {
-        let start = room
-        unsafe memory.frame(start).copyMemory(from: frame, byteCount: size)
-        room = (start + size + 63) & ~63
         var done = 0
         while done < size {
             let length = min(4096, size - done)
             var slotFlags = flags
             if done + length < size { slotFlags.insert(.moreData) }
             if done == 0, segmentation != nil { slotFlags.insert(.extraInfo) }
-            putSlot(start + done, length, done == 0 ? slotFlags : slotFlags.intersection(.moreData), isFirst: done == 0)
+            unsafe putSlot(
+                frame + done, length, done == 0 ? slotFlags : slotFlags.intersection(.moreData), isFirst: done == 0)
             if done == 0, let segmentation { putExtra(segmentation) }
             done += length
         }
     }
 
-    private mutating func putSlot(_ position: Int, _ length: Int, _ flags: ReceiveFlags, isFirst: Bool) {
+    private mutating func putSlot(
+        _ start: UnsafeMutableRawPointer, _ length: Int, _ flags: ReceiveFlags, isFirst: Bool
+    ) {
         let request = takeRequest()
         // There is a slot, by `hasSlots`, and a segment for each.
         unsafe segments.element(segmentCount).pointee = .toGuest(
             domain, GrantReference(request.gref), offset: 0, length: UInt16(truncatingIfNeeded: length),
-            from: memory.frame(position))
+            from: start)
         var slot = ReceiveSlot()
         slot.id = request.id
         slot.flags = flags.rawValue
@@ -183,13 +194,16 @@ extension NetQueueCore {
 
     /// One response per slot, in the slots of their requests; shown at once, so that a packet is never seen in part.
     private mutating func respond() {
-        for index in 0..<deliveryCount { respond(deliveries[index]) }
+        var (packets, bytes): (UInt64, UInt64) = (0, 0)
+        for index in 0..<deliveryCount { respond(deliveries[index], &packets, &bytes) }
+        count(.receivedPackets, packets)
+        count(.receivedBytes, bytes)
         guard receive.publish() else { return }
         receiveEvents.notify()
         count(.eventsSent)
     }
 
-    private mutating func respond(_ delivery: ReceiveSlot) {
+    private mutating func respond(_ delivery: ReceiveSlot, _ packets: inout UInt64, _ bytes: inout UInt64) {
         // Eight bytes of a slot of eight.
         let slot = unsafe receive.responseSlot()
         guard delivery.segment != ReceiveSlot.noSegment else {
@@ -204,7 +218,7 @@ extension NetQueueCore {
             of: UInt64(delivery.id) | UInt64(delivery.flags) << 32 | UInt64(UInt16(bitPattern: status)) << 48,
             as: UInt64.self)
         guard isCopied else { return }
-        if delivery.isFirst { count(.receivedPackets) }
-        count(.receivedBytes, UInt64(delivery.size))
+        if delivery.isFirst { packets += 1 }
+        bytes += UInt64(delivery.size)
     }
 }

@@ -3,6 +3,7 @@ internal import CXen
 internal import Glibc
 internal import NetFrames
 internal import SharedRing
+internal import Uring
 internal import XenWire
 
 // From the guest to the TAP device.
@@ -16,13 +17,16 @@ extension NetQueueCore {
         guard waiting > 0, transmitRest == 0 else { return false }
         let count = Int(waiting)
         copyRequests(count)
-        segmentCount = 0
-        let packets = judgeAll(count)
-        if segmentCount > 0 { copySegments(.fromGuest) }
-        for index in 0..<packets { send(index) }
-        for index in 0..<packets { answer(index) }
+        var position = 0
+        while position < count {
+            let packets = judge(count, &position)
+            guard packets > 0 else { break }
+            if segmentCount > 0 { copySegments(.fromGuest) }
+            send(packets)
+            for index in 0..<packets { answer(index) }
+        }
         publishTransmit()
-        return packets > 0
+        return position > 0
     }
 
     /// Every request is copied out once, and nothing but the copy is looked at.
@@ -34,12 +38,13 @@ extension NetQueueCore {
         }
     }
 
-    /// Judges packet after packet and prepares their copies; how many are taken from the ring.
-    private mutating func judgeAll(_ count: Int) -> Int {
+    /// Judges packet after packet, from `position` on, and prepares their copies; how many are taken from the ring.
+    private mutating func judge(_ count: Int, _ position: inout Int) -> Int {
+        segmentCount = 0
+        let start = position
         var taken = 0
-        var position = 0
-        var room = 0
-        while position < count {
+        var room = FrameMemory.start
+        while position < count, taken < FrameMemory.writes, condition == .running {
             let packet: TransmitPacket
             do throws(NetViolation) {
                 // `position` is below `count`.
@@ -49,8 +54,8 @@ extension NetQueueCore {
                 break
             }
             let size = packet.fault == nil && packet.multicast == nil ? Int(packet.size) : 0
-            let needed = (FrameMemory.headroom + size + 63) & ~63
-            guard room + needed <= FrameMemory.capacity, segmentCount + packet.slots <= segments.count,
+            let needed = FrameMemory.room(size)
+            guard room + needed <= FrameMemory.written, segmentCount + packet.slots <= segments.count,
                 mayTransmit(size)
             else { break }
             packets[taken] = prepared(packet, at: position, room + FrameMemory.headroom)
@@ -58,7 +63,7 @@ extension NetQueueCore {
             position += packet.slots
             taken += 1
         }
-        transmit.consume(UInt32(truncatingIfNeeded: position))
+        transmit.consume(UInt32(truncatingIfNeeded: position - start))
         return taken
     }
 
@@ -122,11 +127,18 @@ extension NetQueueCore {
         count(.grantSegments, UInt64(segmentCount))
     }
 
-    private mutating func send(_ index: Int) {
+    /// Hands packets to the TAP device, all together.
+    private mutating func send(_ count: Int) {
+        outgoing.clear()
+        for index in 0..<count { prepareWrite(index) }
+        outgoing.run()
+        account(count)
+    }
+
+    private mutating func prepareWrite(_ index: Int) {
         let packet = packets[index]
         guard packet.size > 0 else { return }
-        let range = Int(packet.firstSegment)..<Int(packet.firstSegment) + Int(packet.segments)
-        guard range.allSatisfy({ segments[$0].status == Int16(XEN_GNTST_okay) }) else {
+        guard isCopied(packet) else {
             packets[index].status = NetStatus.error.rawValue
             return count(.grantRefused)
         }
@@ -140,20 +152,36 @@ extension NetQueueCore {
         do throws(FrameFault) {
             let header = unsafe try Translation.toHost(
                 frame, count: Int(packet.size), TransmitFlags(rawValue: packet.flags), segmentation)
-            unsafe write(frame, Int(packet.size), header)
+            let start = unsafe frame - VirtioHeader.size
+            unsafe header.store(start)
+            unsafe outgoing.add(start, VirtioHeader.size + Int(packet.size))
+            packets[index].isWritten = true
         } catch {
             packets[index].status = NetStatus.error.rawValue
             count(.frameRefused)
         }
     }
 
+    private func isCopied(_ packet: OutgoingPacket) -> Bool {
+        for index in Int(packet.firstSegment)..<Int(packet.firstSegment) + Int(packet.segments)
+        where segments[index].status != Int16(XEN_GNTST_okay) { return false }
+        return true
+    }
+
     /// A frame that the host does not take (the interface is down, no memory) is lost, as on any network.
-    private func write(_ frame: UnsafeMutableRawPointer, _ size: Int, _ header: VirtioHeader) {
-        let start = unsafe frame - VirtioHeader.size
-        unsafe header.store(start)
-        guard unsafe linux_frame_write(tap, start, VirtioHeader.size + size) > 0 else { return count(.hostRefused) }
-        count(.transmittedPackets)
-        count(.transmittedBytes, UInt64(size))
+    private func account(_ count: Int) {
+        var frames = 0
+        var (sent, bytes): (UInt64, UInt64) = (0, 0)
+        for index in 0..<count where packets[index].isWritten {
+            if outgoing.result(frames) > 0 {
+                sent += 1
+                bytes += UInt64(packets[index].size)
+            }
+            frames += 1
+        }
+        self.count(.transmittedPackets, sent)
+        self.count(.transmittedBytes, bytes)
+        if sent < frames { self.count(.hostRefused, UInt64(frames) - sent) }
     }
 
     /// One response for each slot, in their order.

@@ -4,6 +4,7 @@ internal import Glibc
 public import NetFrames
 public import SharedRing
 public import Telemetry
+internal import Uring
 public import XenWire
 
 /// What the queues of one interface are told when a frontend connects.
@@ -127,7 +128,6 @@ struct NetQueueCore: ~Copyable {
     let grants: any GrantTable
     let transmitEvents: any EventChannel
     let receiveEvents: any EventChannel
-    let tap: Int32
     let domain: DomainID
     let offloads: GuestOffloads
     let scatters: Bool
@@ -150,10 +150,15 @@ struct NetQueueCore: ~Copyable {
     var segmentCount = 0
     /// Frames of a turn, one direction after the other.
     let memory: FrameMemory
-    /// A frame from the TAP device for which the guest has too few slots, in the memory's last room; 0 if there is none.
-    var heldBytes = 0
-    /// The rate limit has let the held frame pass.
-    var heldIsPaid = false
+    let tap: Int32
+    /// Frames to the TAP device.
+    var outgoing: FrameBatch
+    /// The frames that were read together. Those from `nextRead` on are not delivered yet: the guest has too few slots.
+    let frames: FixedTable<ReadFrame>
+    var readCount = 0
+    var nextRead = 0
+    /// The rate limit has let the next of them pass.
+    var nextIsPaid = false
     /// Until when the rate limit keeps packets back, on the clock; 0: it does not.
     var transmitRest: UInt64 = 0
     var receiveRest: UInt64 = 0
@@ -173,7 +178,6 @@ struct NetQueueCore: ~Copyable {
         self.grants = grants
         self.transmitEvents = transmitEvents
         self.receiveEvents = receiveEvents
-        self.tap = tap
         self.counters = counters
         domain = configuration.domain
         offloads = configuration.offloads
@@ -200,6 +204,9 @@ struct NetQueueCore: ~Copyable {
             repeating: xen_grant_copy_segment(source: 0, dest: 0, length: 0, flags: 0, status: 0, pad: 0),
             count: 2 * slots)
         memory = FrameMemory()
+        outgoing = FrameBatch(file: tap, capacity: FrameMemory.writes)
+        self.tap = tap
+        frames = FixedTable(repeating: ReadFrame(), count: FrameMemory.reads)
     }
 
     mutating func turn() -> Bool {
@@ -221,9 +228,9 @@ struct NetQueueCore: ~Copyable {
     }
 
     /// Nothing can be delivered until the guest puts up receive buffers.
-    var lacksBuffers: Bool { condition == .running && receiveRest == 0 && (heldBytes > 0 || receive.isEmpty) }
+    var lacksBuffers: Bool { condition == .running && receiveRest == 0 && (nextRead < readCount || receive.isEmpty) }
 
-    var canDeliver: Bool { condition == .running && heldBytes == 0 && !receive.isEmpty }
+    var canDeliver: Bool { condition == .running && nextRead >= readCount && !receive.isEmpty }
 
     // MARK: the rate limit
 
@@ -274,6 +281,8 @@ struct OutgoingPacket: BitwiseCopyable {
     var flags: UInt16 = 0
     var segmentSize: UInt16 = 0
     var segmentKind: UInt8 = 0
+    /// It was handed to the TAP device.
+    var isWritten = false
     var status: Int16 = 0
 }
 
@@ -292,7 +301,8 @@ struct ReceiveSlot: BitwiseCopyable {
     static var noSegment: UInt16 { @_noLocks get { .max } }
 }
 
-/// Page-aligned memory for the frames of a turn: what a full ring can hold, and room for one frame more.
+/// Page-aligned memory for the frames of a turn: of those from the guest or those that are cut for it, and of those that were
+/// read from the TAP device.
 ///
 /// Safe because the memory lives as long as the value and offsets come from the queue's own account.
 @safe struct FrameMemory: ~Copyable {
@@ -300,19 +310,46 @@ struct ReceiveSlot: BitwiseCopyable {
     static var headroom: Int { @_noLocks get { 16 } }
     /// The longest frame, with room for the header and alignment.
     static var largest: Int { @_noLocks get { 17 << 12 } }
-    /// For the frames of a turn; behind it there is room for a frame that is held, and one to cut from.
+    /// For frames that are cut, more than a full ring can hold.
     static var capacity: Int { @_noLocks get { 1 << 20 } }
-    let base: UnsafeMutableRawPointer
+    /// Frames from the guest that are copied and written together, and their bytes: what stays in a processor's cache between
+    /// the two.
+    static var writes: Int { @_noLocks get { 64 } }
+    static var written: Int { @_noLocks get { 33 << 12 } }
+    /// Frames that are read and delivered together, and their bytes, for the same reason.
+    static var reads: Int { @_noLocks get { 64 } }
+    static var read: Int { @_noLocks get { 33 << 12 } }
+    private let base: UnsafeMutableRawPointer
 
     init() {
-        unsafe base = .allocate(byteCount: Self.capacity + 2 * Self.largest, alignment: 4096)
+        unsafe base = .allocate(byteCount: Self.capacity + Self.read + Self.largest, alignment: 4096)
     }
 
     deinit { unsafe base.deallocate() }
 
-    /// The frame at `offset`.
+    /// Where the first frame from the guest begins: in the middle of a page. Guests' frames mostly begin at a page's start, and
+    /// where a copy's place in its page is a little behind that of what it is copied from, each load waits for an earlier store
+    /// whose address has the same lower twelve bits: a third of the speed.
+    static var start: Int { @_noLocks get { 2048 } }
+
+    /// What a frame of so many bytes takes; whole pages where it is long, so that the next begins in the middle of one, too.
+    @_noLocks static func room(_ bytes: Int) -> Int {
+        let alignment = bytes > 4096 ? 4096 : 64
+        return (headroom &+ bytes &+ alignment &- 1) & ~(alignment &- 1)
+    }
+
+    /// The frame at `offset`, below `capacity`.
     @_noLocks func frame(_ offset: Int) -> UnsafeMutableRawPointer { unsafe base + offset }
 
-    static var held: Int { @_noLocks get { capacity } }
-    static var whole: Int { @_noLocks get { capacity &+ largest } }
+    /// The frame that was read to `offset`, below `read`.
+    @_noLocks func frame(readTo offset: Int) -> UnsafeMutableRawPointer {
+        unsafe base + Self.capacity + offset + Self.headroom
+    }
+}
+
+/// A frame that was read from the TAP device.
+struct ReadFrame: BitwiseCopyable {
+    /// Where it lies (`FrameMemory.frame(readTo:)`).
+    var offset: UInt32 = 0
+    var size: UInt32 = 0
 }

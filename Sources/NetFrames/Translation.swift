@@ -99,15 +99,16 @@ public enum Translation {
     public static func toGuest(
         _ frame: UnsafeMutableRawPointer, count: Int, _ header: VirtioHeader, _ offloads: GuestOffloads
     ) -> Delivery {
-        let headers = unsafe FrameHeaders(frame, count: count)
         if header.segmentation & ~VirtioHeader.congestion != VirtioHeader.none {
-            guard let headers else { return .dropped }
+            guard let headers = unsafe FrameHeaders(frame, count: count) else { return .dropped }
             return unsafe large(frame, header, headers, offloads)
         }
         guard header.flags & VirtioHeader.needsChecksum != 0 else {
             return .whole(header.flags & VirtioHeader.dataValid != 0 ? .dataValidated : [], nil)
         }
-        if let headers, isOutermost(header, headers), let ip = headers.ip, offloads.takesChecksum(ip) {
+        if let headers = unsafe FrameHeaders(frame, count: count), isOutermost(header, headers), let ip = headers.ip,
+            offloads.takesChecksum(ip)
+        {
             return .whole([.checksumBlank, .dataValidated], nil)
         }
         unsafe complete(frame, count, header)

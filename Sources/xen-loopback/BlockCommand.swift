@@ -145,10 +145,7 @@ struct LoadOptions: ParsableArguments {
 
 /// Where and with what a load runs; not part of a job file.
 struct SettingOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("The daemon (default: xen-blkbackd beside this program).", valueName: "PATH"))
-    var backend: String?
-    @Option(help: ArgumentHelp("Processors of the frontend and of the daemon.", valueName: "FE,BE"))
-    var cpus: String?
+    @OptionGroup var place: PlaceOptions
     @Option(help: ArgumentHelp("The frontend spins instead of sleeping.", valueName: "0|1"))
     var frontendPoll = "0"
 
@@ -156,27 +153,8 @@ struct SettingOptions: ParsableArguments {
         guard ["0", "1"].contains(frontendPoll) else {
             throw UsageError(description: "--frontend-poll \(frontendPoll): must be 0 or 1")
         }
-        return RunSetting(
-            daemon: try daemon(), temporary: Surroundings.temporaryDirectory, processors: try processors(),
-            frontendPolls: frontendPoll == "1")
-    }
-
-    private func daemon() throws -> String {
-        let path = backend ?? Surroundings.ownDirectory + "/xen-blkbackd"
-        // Only reads the path.
-        guard unsafe access(path, X_OK) == 0 else {
-            throw UsageError(description: "--backend \(path): must be a program that can be executed")
-        }
-        return path
-    }
-
-    private func processors() throws -> (frontend: Int32, backend: Int32)? {
-        guard let cpus else { return nil }
-        let numbers = cpus.split(separator: ",", omittingEmptySubsequences: false).map { Int32($0) ?? -1 }
-        let count = Int32(clamping: sysconf(Int32(_SC_NPROCESSORS_CONF)))
-        guard numbers.count == 2, numbers.allSatisfy({ (0..<count).contains($0) }) else {
-            throw UsageError(description: "--cpus \(cpus): must be two processors, from 0 to \(count - 1)")
-        }
-        return (numbers[0], numbers[1])
+        var setting = try place.setting("xen-blkbackd")
+        setting.frontendPolls = frontendPoll == "1"
+        return setting
     }
 }

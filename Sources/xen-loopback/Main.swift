@@ -6,7 +6,7 @@ struct Main: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "xen-loopback",
         abstract: "A world without Xen on one machine: starts the real daemons and drives them.",
-        subcommands: [BlockCommand.self, DemoCommand.self])
+        subcommands: [BlockCommand.self, NetCommand.self, DemoCommand.self])
 
     /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.
     static func main() {

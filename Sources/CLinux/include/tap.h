@@ -26,8 +26,8 @@ int linux_interface_set_mtu(int index, int mtu);
 /// Sets an interface up or down; 0 or -errno.
 int linux_interface_set_up(int index, int up);
 /// read(2) and write(2) of a frame with its header, repeated after a signal; bytes or -errno.
-long linux_frame_read(int fd, void *bytes, size_t capacity);
-long linux_frame_write(int fd, const void *bytes, size_t count);
+LINUX_NO_LOCKS long linux_frame_read(int fd, void *bytes, size_t capacity);
+LINUX_NO_LOCKS long linux_frame_write(int fd, const void *bytes, size_t count);
 
 /// TUN_F_CSUM, TUN_F_TSO4 and TUN_F_TSO6.
 static const unsigned linux_tap_checksum = 1, linux_tap_tso4 = 2, linux_tap_tso6 = 4;
