@@ -266,11 +266,11 @@ struct ReceiveSlot: BitwiseCopyable {
     static var capacity: Int { @_noLocks get { 1 << 20 } }
     /// Frames from the guest that are copied and written together, and their bytes: what stays in a processor's cache between
     /// the two.
-    static var writes: Int { @_noLocks get { 64 } }
+    static var writes: Int { @_noLocks get { 256 } }
     static var written: Int { @_noLocks get { 33 << 12 } }
     /// Frames that are read and delivered together, and their bytes, for the same reason.
-    static var reads: Int { @_noLocks get { 64 } }
-    static var read: Int { @_noLocks get { 33 << 12 } }
+    static var reads: Int { @_noLocks get { 128 } }
+    static var read: Int { @_noLocks get { 49 << 12 } }
     private let base: UnsafeMutableRawPointer
 
     init() {
