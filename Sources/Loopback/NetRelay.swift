@@ -63,13 +63,14 @@ public final class NetRelay {
     /// The longest frame, in whole pages.
     static let longest = 17 << 12
     private static let header = VirtioHeader.size
-    private static let headroom = 64
+    /// In the middle of a page: a copy from a page's start to a little behind one's start is slow (docs/decisions/0019).
+    private static let headroom = 2048
 
     init(_ transmit: consuming TransmitLane, _ receive: consuming ReceiveLane, tap: Int32) {
         self.transmit = transmit
         self.receive = receive
         self.tap = tap
-        unsafe memory = .allocate(byteCount: Self.headroom + Int(NetRing.slots) << 12, alignment: 64)
+        unsafe memory = .allocate(byteCount: Self.headroom + Int(NetRing.slots) << 12, alignment: 4096)
     }
 
     deinit { unsafe memory.deallocate() }
