@@ -12,7 +12,7 @@ prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench test fuzz install install-files install-net uninstall
+.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench bench-net test fuzz install install-files install-net uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -27,6 +27,7 @@ help:
 	@echo 'make rig-smoke  one guest that boots from our disk, in five minutes'
 	@echo 'make rig-bench  against xen-blkback and qdisk on real Xen, recorded in Benchmarks/results/rig'
 	@echo 'make bench    side by side with fio and other backends, recorded in Benchmarks/results'
+	@echo 'make bench-net  the network backend side by side with plain system calls on TAP devices; needs root'
 	@echo 'make install  the daemon, udev rules, units and scripts, under DESTDIR and prefix (default $(prefix))'
 	@echo 'make uninstall  takes them away again'
 
@@ -73,6 +74,10 @@ rig-bench: setup-rig release
 
 bench: setup-test release
 	Benchmarks/run
+	Benchmarks/readme-table
+
+bench-net: setup-test release
+	Benchmarks/run --network
 	Benchmarks/readme-table
 
 test: setup-test check

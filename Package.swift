@@ -76,7 +76,10 @@ let package = Package(
             ]),
         module(
             "Loopback",
-            ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "Uring"]),
+            [
+                "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "Uring",
+                "NetFrames", "Tap",
+            ]),
         module("LiveXen", ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Xenstore"]),
         module("Service", ["CLinux", "Descriptors", .product(name: "Logging", package: "swift-log")]),
 

@@ -121,3 +121,13 @@ long linux_frame_write(int fd, const void *bytes, size_t count)
     while (result < 0 && errno == EINTR);
     return result < 0 ? -errno : result;
 }
+
+long linux_frame_read_apart(int fd, void *header, size_t header_bytes, void *bytes, size_t capacity)
+{
+    struct iovec places[2] = {{header, header_bytes}, {bytes, capacity}};
+    ssize_t result;
+    do
+        result = syscall(SYS_readv, fd, places, 2);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
+}

@@ -44,6 +44,11 @@ public struct NetLoad: Sendable {
         self.seed = seed
     }
 
+    /// Per queue: what is asked for, as far as a ring holds it.
+    var framesOnTheirWay: Int {
+        min(depth, Int(NetRing.slots) / ((frameBytes + 4095) / 4096 + (isSegmented ? 1 : 0)))
+    }
+
     /// Frames that wait in a TAP device at most, far from its queue's length (TUN_READQ_SIZE, 500).
     static let burst = 400
     /// Of large ones.
@@ -110,6 +115,8 @@ enum NetLoadFault: Error {
 /// Frames from the guest: one queue's, in a thread of its own.
 struct TransmitLoad: ~Copyable {
     private var lane: TransmitLane
+    private let pattern: FramePattern
+    private let segmentation: Segmentation?
     private let limit: UInt64
     private var check: FrameCheck
     /// Where frames are compared, if they are.
@@ -117,6 +124,9 @@ struct TransmitLoad: ~Copyable {
 
     init(_ lane: consuming TransmitLane, _ pattern: FramePattern, limit: UInt64, verifiedAt arrivals: PacketSocket?) {
         self.arrivals = arrivals
+        self.pattern = pattern
+        segmentation = pattern.isSegmented ? Segmentation(.tcpV4, size: FramePattern.segmentPayload) : nil
+        for frame in 0..<lane.capacity { unsafe pattern.write(UInt64(frame), to: lane.memory(frame)) }
         self.lane = lane
         self.limit = limit
         check = FrameCheck(pattern)
@@ -131,7 +141,7 @@ struct TransmitLoad: ~Copyable {
     mutating func run(_ control: NetLoadControl, _ abandoned: () -> Bool) throws(NetLoadFault) {
         while !abandoned() {
             let mayGoOn = !control.isStopping && lane.put < limit
-            if mayGoOn { lane.send(room, isFresh: arrivals != nil) }
+            if mayGoOn { send() }
             let before = lane.answered
             let hasReaped = try reap()
             control.add(Int(truncatingIfNeeded: lane.answered &- before))
@@ -141,6 +151,16 @@ struct TransmitLoad: ~Copyable {
             // The packet socket has no event here; it is looked at again soon.
             if lane.inFlight == 0 { usleep(20) } else if lane.arm() { lane.port.wait() }
         }
+    }
+
+    private mutating func send() {
+        var left = room
+        while left > 0, lane.canSend {
+            if arrivals != nil { unsafe pattern.writePayload(lane.put, to: lane.nextFrame) }
+            lane.putFrame(pattern.bytes, [], segmentation)
+            left &-= 1
+        }
+        lane.publish()
     }
 
     private var room: Int {

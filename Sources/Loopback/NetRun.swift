@@ -110,7 +110,8 @@ private final class NetLane: @unchecked Sendable {
         pattern = FramePattern(
             seed: load.seed, lane: UInt16(truncatingIfNeeded: index), bytes: load.frameBytes,
             isSegmented: load.isSegmented)
-        let transmit = try TransmitLane(domain, backend: DomainID(0), pattern, depth: load.depth)
+        let transmit = try TransmitLane(
+            domain, backend: DomainID(0), frames: load.framesOnTheirWay, longest: load.frameBytes)
         let receive = try ReceiveLane(domain, backend: DomainID(0))
         published = PublishedQueue(
             transmit: transmit.ringReference, receive: receive.ringReference, transmitPort: transmit.port.number,

@@ -4,7 +4,7 @@ internal import Glibc
 internal import SharedRing
 internal import XenWire
 
-/// A receive ring under load: buffers granted and ended one by one as Linux does it, and every response checked.
+/// A netfront's receive ring for speed: buffers are granted and ended one by one as Linux does it, and every response is checked.
 @safe struct ReceiveLane: ~Copyable {
     let port: GuestPort
     let ringReference: GrantReference
@@ -21,12 +21,13 @@ internal import XenWire
     private(set) var notifications: UInt64 = 0
 
     /// A packet that was delivered.
-    struct Frame: BitwiseCopyable {
+    struct Frame {
         var bytes = 0
         var slots = 0
         /// Its first response among those that were taken.
         fileprivate var position = 0
-        var isSegmented = false
+        var flags: ReceiveFlags = []
+        var segmentation: Segmentation?
     }
 
     init(_ domain: GuestDomain, backend: DomainID) throws(Fault) {
@@ -93,11 +94,12 @@ internal import XenWire
         var frame = Frame(position: position)
         var flags = try takeData(&frame)
         let first = flags
+        frame.flags = ReceiveFlags(rawValue: first)
         if flags & ReceiveFlags.extraInfo.rawValue != 0 { try takeExtra(&frame) }
         while flags & ReceiveFlags.moreData.rawValue != 0 { flags = try takeData(&frame) }
         let both = ReceiveFlags.checksumBlank.rawValue | ReceiveFlags.dataValidated.rawValue
         let blank = first & ReceiveFlags.checksumBlank.rawValue != 0
-        guard first & both == both || !(blank || frame.isSegmented) else { throw .flagsDoNotFit(first) }
+        guard first & both == both || !(blank || frame.segmentation != nil) else { throw .flagsDoNotFit(first) }
         return frame
     }
 
@@ -119,11 +121,11 @@ internal import XenWire
         let word = responses[position]
         position &+= 1
         frame.slots &+= 1
-        frame.isSegmented = true
-        let kind = UInt8(truncatingIfNeeded: word >> 32)
-        guard word & 0xFFFF == 1, word >> 16 & 0xFFFF > 0, kind == 1 || kind == 2 else {
-            throw .badExtra(UInt8(truncatingIfNeeded: word))
-        }
+        let (kind, size) = (
+            SegmentationKind(rawValue: UInt8(truncatingIfNeeded: word >> 32)), UInt16(truncatingIfNeeded: word >> 16)
+        )
+        guard word & 0xFFFF == 1, let kind, size > 0 else { throw .badExtra(UInt8(truncatingIfNeeded: word)) }
+        frame.segmentation = Segmentation(kind, size: size)
     }
 
     private func slot(_ position: Int) -> UInt32 {
@@ -134,7 +136,7 @@ internal import XenWire
     func copy(_ frame: Frame, to memory: UnsafeMutableRawPointer) {
         var done = 0
         for index in frame.position..<frame.position + frame.slots {
-            if frame.isSegmented, index == frame.position + 1 { continue }
+            if frame.segmentation != nil, index == frame.position + 1 { continue }
             let word = responses[index]
             let length = Int(UInt16(truncatingIfNeeded: word >> 48))
             let page = unsafe pages.base + Int(1 + slot(index)) << 12

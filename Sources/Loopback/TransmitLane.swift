@@ -4,16 +4,16 @@ internal import Glibc
 internal import SharedRing
 internal import XenWire
 
-/// A transmit ring under load: the frames of a netfront that always has something to send, granted and ended one by one as
-/// Linux does it, and every response checked.
+/// A netfront's transmit ring for speed: pages are granted and ended one by one as Linux does it, and every response is checked.
 ///
-/// Each frame has memory of its own, so that what is put there once need not be written again.
+/// Each frame on its way has memory of its own, used in turn, so that what is put there once need not be written again.
 @safe struct TransmitLane: ~Copyable {
     let port: GuestPort
     let ringReference: GrantReference
     /// Frames that can be on their way.
     let capacity: Int
-    private let pattern: FramePattern
+    /// Bytes of the longest frame, in whole pages.
+    private let longest: Int
     private let pages: GrantedFrames
     private let grants: GuestGrants
     private let backend: DomainID
@@ -29,10 +29,13 @@ internal import XenWire
     private(set) var refused: UInt64 = 0
     private(set) var notifications: UInt64 = 0
 
-    /// - Parameter depth: frames on their way at most; fewer if the ring does not hold so many.
-    init(_ domain: GuestDomain, backend: DomainID, _ pattern: FramePattern, depth: Int) throws(Fault) {
-        pagesPerFrame = (pattern.bytes + 4095) / 4096
-        capacity = max(1, min(depth, Int(NetRing.slots) / (pagesPerFrame + (pattern.isSegmented ? 1 : 0))))
+    /// - Parameters:
+    ///   - frames: on their way at most; fewer if the ring does not hold so many.
+    ///   - longest: bytes of the longest frame.
+    init(_ domain: GuestDomain, backend: DomainID, frames: Int, longest: Int) throws(Fault) {
+        pagesPerFrame = (longest + 4095) / 4096
+        self.longest = pagesPerFrame << 12
+        capacity = max(1, frames)
         let pages = try GrantedFrames(UInt32(1 + capacity * pagesPerFrame), in: domain)
         port = try domain.openPort(for: backend)
         // The first page.
@@ -41,55 +44,52 @@ internal import XenWire
         grants = domain.grants
         grants.grant(pages.firstReference, frame: pages.firstFrame, to: backend, readOnly: false)
         self.pages = pages
-        self.pattern = pattern
         self.backend = backend
         slots = FixedTable(repeating: TransmitSlot(), count: Int(NetRing.slots))
         endings = FixedTable(repeating: GuestGrants.Ending(0), count: Int(NetRing.slots))
-        for frame in 0..<capacity { unsafe pattern.write(UInt64(frame), to: memory(frame)) }
     }
 
     /// Frames on their way.
     var inFlight: Int { @_noLocks get { Int(truncatingIfNeeded: put &- answered) } }
 
-    @_noLocks private func memory(_ frame: Int) -> UnsafeMutableRawPointer {
-        // Behind the ring's page; `frame` is below `capacity`.
-        unsafe pages.base + (1 &+ frame &* pagesPerFrame) << 12
+    /// There is room for a frame, however long, and for its extra info.
+    var canSend: Bool { @_noLocks get { inFlight < capacity && Int(ring.free) > pagesPerFrame } }
+
+    /// The memory of the frame that is put next, for `longest` bytes; frames follow each other.
+    var nextFrame: UnsafeMutableRawPointer { unsafe memory(Int(put % UInt64(capacity))) }
+
+    /// The memory of one of `capacity` frames.
+    func memory(_ frame: Int) -> UnsafeMutableRawPointer {
+        // Behind the ring's page.
+        unsafe pages.base + (1 + frame * pagesPerFrame) << 12
     }
 
-    /// Puts up to `count` frames on the ring, as far as there is room.
-    ///
-    /// - Parameter isFresh: each frame is written anew, with its own number.
-    mutating func send(_ count: Int, isFresh: Bool) {
-        var left = min(count, capacity &- inFlight)
-        while left > 0 {
-            let frame = Int(put % UInt64(capacity))
-            if isFresh { unsafe pattern.writePayload(put, to: memory(frame)) }
-            putFrame(frame)
-            put &+= 1
-            left &-= 1
-        }
+    /// Puts `nextFrame` on the ring; the caller has seen that `canSend`.
+    mutating func putFrame(_ bytes: Int, _ flags: TransmitFlags, _ segmentation: Segmentation?) {
+        var page = UInt32(1 + Int(put % UInt64(capacity)) * pagesPerFrame)
+        var left = bytes
+        repeat {
+            let isFirst = left == bytes
+            let length = min(4096, left)
+            var slotFlags = left > length ? TransmitFlags.moreData.rawValue : 0
+            if isFirst { slotFlags |= flags.rawValue | (segmentation == nil ? 0 : Self.segmented) }
+            putData(page, slotFlags, size: isFirst ? bytes : length, isLast: left == length)
+            if isFirst, let segmentation { putExtra(segmentation) }
+            left &-= length
+            page &+= 1
+        } while left > 0
+        put &+= 1
+    }
+
+    /// Makes what was put visible and sends the event that the backend asked for.
+    mutating func publish() {
         guard ring.publish() else { return }
         port.channel.notify()
         notifications &+= 1
     }
 
-    private mutating func putFrame(_ frame: Int) {
-        var left = pattern.bytes
-        var page = UInt32(1 &+ frame &* pagesPerFrame)
-        while left > 0 {
-            let isFirst = left == pattern.bytes
-            let length = min(4096, left)
-            var flags: UInt16 = left > length ? TransmitFlags.moreData.rawValue : 0
-            if isFirst, pattern.isSegmented { flags |= Self.segmentedFlags }
-            putData(page, flags, size: isFirst ? pattern.bytes : length, isLast: left == length)
-            if isFirst, pattern.isSegmented { putExtra() }
-            left &-= length
-            page &+= 1
-        }
-    }
-
     /// Linux' netfront says all three of a frame that is to be cut.
-    private static var segmentedFlags: UInt16 {
+    private static var segmented: UInt16 {
         TransmitFlags.checksumBlank.rawValue | TransmitFlags.dataValidated.rawValue | TransmitFlags.extraInfo.rawValue
     }
 
@@ -105,13 +105,13 @@ internal import XenWire
                 size: UInt16(truncatingIfNeeded: size)), as: netif_tx_request_wire.self)
     }
 
-    private mutating func putExtra() {
+    private mutating func putExtra(_ segmentation: Segmentation) {
         let index = Int(ring.produced & (NetRing.slots &- 1))
         slots[index] = TransmitSlot(reference: 0, isExtra: true, isLast: false)
-        let low = UInt32(1) | UInt32(FramePattern.segmentPayload) << 16
+        let low = UInt32(1) | UInt32(segmentation.size) << 16
         unsafe ring.requestSlot().storeBytes(
             of: netif_tx_request_wire(
-                gref: low, offset: UInt16(SegmentationKind.tcpV4.rawValue), flags: 0,
+                gref: low, offset: UInt16(segmentation.kind.rawValue), flags: 0,
                 id: UInt16(truncatingIfNeeded: index), size: 0), as: netif_tx_request_wire.self)
     }
 

@@ -55,9 +55,8 @@ extension NetQueueCore {
             }
             let size = packet.fault == nil && packet.multicast == nil ? Int(packet.size) : 0
             let needed = FrameMemory.room(size)
-            guard room + needed <= FrameMemory.written, segmentCount + packet.slots <= segments.count,
-                mayTransmit(size)
-            else { break }
+            let limit = size > 4096 ? FrameMemory.written : FrameMemory.capacity
+            guard room + needed <= limit, segmentCount + packet.slots <= segments.count, mayTransmit(size) else { break }
             packets[taken] = prepared(packet, at: position, room + FrameMemory.headroom)
             if size > 0 { room += needed }
             position += packet.slots

@@ -1,3 +1,4 @@
+import Glibc
 import Loopback
 import Uring
 
@@ -34,6 +35,7 @@ struct Demo {
         Output.text("\n" + TextTable(comparisons).lines.map { $0 + "\n" }.joined() + "\n")
         try LatencyPicture(comparisons, subtitle: subtitle).write(to: output)
         say("picture", "\(output): the distribution of these latencies")
+        try network()
     }
 
     private func say(_ subject: String, _ text: String) {
@@ -83,6 +85,32 @@ struct Demo {
             throw Failure(description: "\(report.errors) reads were answered with an error")
         }
         return ReadFigures(report)
+    }
+
+    // ---- Network
+
+    /// Last, because the thread is in a network of its own afterwards.
+    private func network() throws {
+        // Only reads the path.
+        guard geteuid() == 0, unsafe access("/dev/net/tun", W_OK) == 0 else {
+            return say("network", "SKIPPED: root and /dev/net/tun are needed")
+        }
+        for direction in NetLoad.Direction.allCases {
+            try carry(NetLoad(direction: direction, frameBytes: 1514, amount: .frames(20_000), verifies: true))
+            try carry(
+                NetLoad(
+                    direction: direction, frameBytes: 65_226, isSegmented: true, amount: .frames(1000), verifies: true))
+        }
+    }
+
+    private func carry(_ load: NetLoad) throws {
+        let setting = RunSetting(
+            daemon: Surroundings.ownDirectory + "/xen-netbackd", temporary: Surroundings.temporaryDirectory)
+        let report = try NetRun(load, setting) { watch.isOver }.run()
+        guard !report.wasInterrupted else { throw Failure(description: "not done within a minute") }
+        let way = load.direction == .toTap ? "guest to host" : "host to guest"
+        let frames = Quantity.grouped(Double(report.verified))
+        say("network", "\(way): \(frames) frames of \(load.frameBytes) bytes through xen-netbackd, all equal")
     }
 
     private var subtitle: String {

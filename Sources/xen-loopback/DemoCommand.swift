@@ -7,11 +7,12 @@ import Service
 struct DemoCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
-        abstract: "Serves an ext4 image, verifies every block of it through the ring, and measures against fio.",
+        abstract: "Serves an ext4 image and a network interface, verifies what goes through, and measures against fio.",
         discussion: """
             Makes an ext4 image of generated files (mke2fs -d; nothing is mounted), starts xen-blkbackd on it, reads every \
             block through a blkfront and compares it with the file, prints throughput and latency beside fio's on the same \
-            file, and draws the latencies. Takes half a minute, and no more than one.
+            file, and draws the latencies. Then, as root, frames go through xen-netbackd both ways and are compared. Takes \
+            half a minute, and no more than one.
             """)
 
     @Option(help: ArgumentHelp("Where the picture goes (SVG).", valueName: "PATH"))

@@ -42,17 +42,33 @@ struct NetCommand: ParsableCommand {
     var seed: UInt64 = 1
     @Flag(help: "One JSON object instead of text.")
     var json = false
+    @Option(
+        help: ArgumentHelp(
+            "Instead: carries frames between vif1.0 and this TAP device, until a signal.", valueName: "NAME"))
+    var relay: String?
+    @Option(
+        help: ArgumentHelp("For --relay: both devices' network namespaces, like /run/netns/a.", valueName: "PATH,PATH"))
+    var namespaces: String?
     @OptionGroup(title: "Run") var place: PlaceOptions
 
     func run() throws {
         let signals = try TerminationSignals()
         let setting = try place.setting("xen-netbackd")
+        if let relay { return try carry(to: relay, setting, stop: signals.descriptor) }
         let report = try NetRun(try load(), setting) { [signals = SignalWatch(signals.descriptor)] in
             signals.hasCome
         }.run()
         Output.text(json ? report.json.text + "\n" : report.text)
         _ = signals.take()
         if report.wasInterrupted { throw ExitCode(1) }
+    }
+
+    /// "ready" is said when both devices are there; whoever reads it gives them addresses.
+    private func carry(to name: String, _ setting: RunSetting, stop: Int32) throws {
+        let paths = (namespaces ?? "").split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+        try check("namespaces", namespaces ?? "", paths.count == 2, "must be two paths")
+        let relay = try NetRelay(name, near: paths[0], far: paths[1], setting)
+        try relay.run(stop: stop) { Output.text("ready\n") }
     }
 
     private func load() throws -> NetLoad {

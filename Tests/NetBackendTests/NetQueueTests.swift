@@ -298,6 +298,29 @@ private func tcp(_ payload: Int) -> [UInt8] {
         #expect(try fixture.front.take().map(\.bytes) == [frame(65_536 + 100)])
     }
 
+    /// A frame whose sum is completed here, and which is looked at again when the guest has room.
+    @Test func aFrameThatWaitedHasARightSum() throws {
+        let (frame, header) = try unfinished(5000, large: false)
+        func delivered(behind others: Int) throws -> [UInt8]? {
+            let fixture = try Fixture(.none)
+            for index in 0..<others {
+                fixture.offer(NetBackendTests.frame(60, index))
+                fixture.settle()
+            }
+            fixture.offer(frame, header)
+            fixture.settle()
+            if others > 0 {
+                #expect(fixture.queue.lacksBuffers)
+                _ = try fixture.front.take()
+                fixture.settle()
+            }
+            return try fixture.front.take().first?.bytes
+        }
+        let atOnce = try #require(try delivered(behind: 0))
+        #expect(atOnce.count == frame.count)
+        #expect(try delivered(behind: 255) == atOnce)
+    }
+
     @Test func aTapDeviceThatIsGoneStopsTheQueue() throws {
         let fixture = try Fixture(closesTap: true)
         fixture.settle()

@@ -28,6 +28,8 @@ int linux_interface_set_up(int index, int up);
 /// read(2) and write(2) of a frame with its header, repeated after a signal; bytes or -errno.
 LINUX_NO_LOCKS long linux_frame_read(int fd, void *bytes, size_t capacity);
 LINUX_NO_LOCKS long linux_frame_write(int fd, const void *bytes, size_t count);
+/// readv(2) of a frame whose header goes elsewhere; bytes in all or -errno.
+long linux_frame_read_apart(int fd, void *header, size_t header_bytes, void *bytes, size_t capacity);
 
 /// TUN_F_CSUM, TUN_F_TSO4 and TUN_F_TSO6.
 static const unsigned linux_tap_checksum = 1, linux_tap_tso4 = 2, linux_tap_tso6 = 4;
