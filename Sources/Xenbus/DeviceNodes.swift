@@ -21,9 +21,24 @@ struct DeviceNodes {
                 store, subjects.map { ($0.identity.backendPath, ["state", "online", "hotplug-status", "script"]) })
             let frontends = try readFrontends(store, subjects.map { ($0.identity.frontendPath, ["state"]) })
             let states = frontends.map { $0["state"].map { XenbusState(text: $0.text ?? "") } }
-            let ready = zip(subjects, states).map { $1 == .initialised || $1 == .connected ? $0.device : nil }
+            let ready = zip(subjects, states).map { isReady($1, $0.device) ? $0.device : nil }
             let keys = try frontendKeys(store, zip(subjects, ready).map { ($0.identity.frontendPath, $1) })
-            return subjects.indices.map { Observation(backends[$0], frontend: states[$0], keys[$0]) }
+            let live = try readFrontends(
+                store, zip(subjects, ready).map { ($0.identity.frontendPath, $1?.liveKeys ?? []) })
+            return subjects.indices.map {
+                Observation(
+                    backends[$0], frontend: states[$0], keys[$0],
+                    live: subjects[$0].device.liveKeys.isEmpty ? nil : live[$0])
+            }
+        }
+    }
+
+    /// The frontend has described its rings.
+    private func isReady(_ frontend: XenbusState?, _ device: any SplitDevice) -> Bool {
+        switch frontend {
+        case .initialised, .connected: true
+        case .reconfiguring: !device.liveKeys.isEmpty
+        default: false
         }
     }
 
@@ -105,7 +120,9 @@ struct DeviceNodes {
 }
 
 extension Observation {
-    fileprivate init(_ own: NodeValues, frontend: XenbusState?, _ frontendKeys: NodeValues) {
+    fileprivate init(
+        _ own: NodeValues, frontend: XenbusState?, _ frontendKeys: NodeValues, live: NodeValues?
+    ) {
         self.init(
             backend: own["state"].map { XenbusState(text: $0.text ?? "") },
             // Only an explicit 0 lets a device go; toolstacks that do not know the node mean 1.
@@ -113,6 +130,6 @@ extension Observation {
             hotplug: HotplugStatus(text: own["hotplug-status"].map { $0.text ?? "" }),
             hasScript: own["script"] != nil,
             frontend: frontend,
-            frontendKeys: frontendKeys)
+            frontendKeys: frontendKeys, liveKeys: live)
     }
 }

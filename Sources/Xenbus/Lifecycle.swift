@@ -17,11 +17,13 @@ public struct Observation: Equatable, Sendable {
     public var frontend: XenbusState?
     /// The keys by which the frontend describes its rings, all read in one transaction.
     public var frontendKeys: NodeValues
+    /// The keys that it may change while it is connected; nil for devices that have none.
+    public var liveKeys: NodeValues?
 
     /// Everything observed.
     public init(
         backend: XenbusState?, isOnline: Bool, hotplug: HotplugStatus, hasScript: Bool, frontend: XenbusState?,
-        frontendKeys: NodeValues
+        frontendKeys: NodeValues, liveKeys: NodeValues? = nil
     ) {
         self.backend = backend
         self.isOnline = isOnline
@@ -29,6 +31,7 @@ public struct Observation: Equatable, Sendable {
         self.hasScript = hasScript
         self.frontend = frontend
         self.frontendKeys = frontendKeys
+        self.liveKeys = liveKeys
     }
 
     /// The volume or interface behind the device exists: its script is done, or there is none to wait for.
@@ -59,6 +62,8 @@ public enum Effect: Equatable, Sendable {
     case connect(frontendKeys: NodeValues)
     /// The same for rings that an earlier process has served and left as they are.
     case adopt(frontendKeys: NodeValues)
+    /// Do as the live keys say.
+    case update(liveKeys: NodeValues)
     /// Write the keys that describe what is behind the device.
     case publishDeviceKeys
     /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
@@ -79,6 +84,8 @@ public enum Effect: Equatable, Sendable {
 public struct DeviceState: Equatable, Sendable {
     /// The keys with which the queues that run now were connected.
     public var connectedKeys: NodeValues?
+    /// The live keys that they follow.
+    public var liveKeys: NodeValues?
     /// The transport keys were written by this process for the device as it is now.
     public var hasPublished = false
     /// The connection failed; it is not resumed before both ends were closed.
@@ -123,6 +130,7 @@ private struct Step {
         // Somebody took our 5 back; there are no queues behind it.
         case .connected where state.hasFailed, .initWait where state.hasFailed: move(to: .closing)
         case .connected: whileConnected(now)
+        case .reconfigured where now.liveKeys != nil: whileConnected(now)
         case .initWait: whileWaiting(now)
         case .closing: whileClosing(now)
         case .closed: whileClosed(now)
@@ -169,6 +177,7 @@ private struct Step {
         // A kernel started by kexec resets its frontends without closing them first.
         case nil, .unknown, .initialising, .initWait, .closed: close()
         case .initialised, .connected: keepConnected(now)
+        case .reconfiguring where now.liveKeys != nil: reconfigure(now)
         case .reconfiguring, .reconfigured: break
         }
     }
@@ -213,6 +222,7 @@ private struct Step {
         guard state.isConnected else { return false }
         effects.append(.disconnect)
         state.connectedKeys = nil
+        state.liveKeys = nil
         return true
     }
 
@@ -251,6 +261,7 @@ private struct Step {
     private mutating func connect(_ now: Observation) {
         effects += [.connect(frontendKeys: now.frontendKeys), .publishDeviceKeys]
         state.connectedKeys = now.frontendKeys
+        update(now)
     }
 
     private mutating func connectWhenReady(_ now: Observation) {
@@ -263,11 +274,33 @@ private struct Step {
     private mutating func adopt(_ now: Observation) {
         effects += [.adopt(frontendKeys: now.frontendKeys), .publishDeviceKeys]
         state.connectedKeys = now.frontendKeys
+        update(now)
+    }
+
+    private mutating func update(_ now: Observation) {
+        guard let keys = now.liveKeys, keys != state.liveKeys else { return }
+        effects.append(.update(liveKeys: keys))
+        state.liveKeys = keys
+    }
+
+    /// The frontend waits with 7 until we say 8, and goes back to 4 itself.
+    private mutating func reconfigure(_ now: Observation) {
+        guard state.isConnected else {
+            if now.isPluggedIn { adopt(now) }
+            return
+        }
+        update(now)
+        move(to: .reconfigured)
     }
 
     /// Other keys than those that we serve: the guest was resumed and has made itself new rings.
     private mutating func keepConnected(_ now: Observation) {
-        guard now.isPluggedIn, state.connectedKeys != now.frontendKeys else { return }
+        guard now.isPluggedIn else { return }
+        guard state.connectedKeys != now.frontendKeys else {
+            update(now)
+            // Else the 8 would still be there when the frontend waits for the next one; xen-netback leaves it.
+            return move(to: .connected)
+        }
         if stop() { connect(now) } else { adopt(now) }
     }
 

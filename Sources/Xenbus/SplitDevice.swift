@@ -41,6 +41,9 @@ public protocol SplitDevice: AnyObject {
     var frontendKeys: [String] { get }
     /// Those whose names depend on the first ones; all are read in the same transaction.
     func frontendKeys(after known: NodeValues) -> [String]
+    /// Nodes of the frontend's directory that may change while it is connected; such a device may be reconfigured as well
+    /// (states 7 and 8). None for most.
+    var liveKeys: [String] { get }
 
     /// What a frontend reads before it sets up its rings.
     var transportKeys: [PublishedKey] { get }
@@ -48,6 +51,8 @@ public protocol SplitDevice: AnyObject {
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
     /// The same for rings that an earlier process has served: what is on them is not lost and not done twice.
     func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
+    /// What the live keys say now: after each connection, and when they have changed.
+    func update(frontend: NodeValues) throws(DeviceFailure)
     /// Stops the queues and leaves everything so that another process can `adopt` it.
     func suspend()
     /// Stops the queues: what is in flight ends and is answered.
@@ -67,4 +72,9 @@ public protocol SplitDevice: AnyObject {
     var recordedFailure: String? { get }
     /// The device is another one now, or gone.
     func forgetFailure()
+}
+
+extension SplitDevice {
+    public var liveKeys: [String] { [] }
+    public func update(frontend: NodeValues) throws(DeviceFailure) {}
 }
