@@ -21,6 +21,8 @@ public final class NetDevice: SplitDevice {
     private let log: Logger
     private var connection: NetConnection?
     private var queues: [NetQueueThread] = []
+    private var control: ControlThread?
+    private var policy = SharedReceivePolicy()
     private var conditions: [NetCondition] = []
     private var isSuspended = false
 
@@ -76,6 +78,7 @@ public final class NetDevice: SplitDevice {
 
     public var backendKeys: [String] { InterfaceSettings.keys }
     public var frontendKeys: [String] { NetConnection.fixedKeys }
+    public var liveKeys: [String] { LiveSettings.keys }
     public var transportKeys: [PublishedKey] { offer.transportKeys }
 
     public func frontendKeys(after known: NodeValues) -> [String] { NetConnection.ringKeys(after: known, offer) }
@@ -83,6 +86,13 @@ public final class NetDevice: SplitDevice {
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
+        try connect(frontend, backend, knowsGroups: true)
+    }
+
+    /// - Parameter knowsGroups: the guest's multicast list is empty, and nobody has taken it away.
+    private func connect(
+        _ frontend: NodeValues, _ backend: NodeValues, knowsGroups: Bool
+    ) throws(DeviceFailure) -> [PublishedKey] {
         do {
             let means = try means.get()
             let tap = means.tap
@@ -90,8 +100,10 @@ public final class NetDevice: SplitDevice {
             let connection = try NetConnection.negotiate(frontend, offer)
             try tap.attach(queues: connection.queues.count)
             self.connection = connection
+            policy = SharedReceivePolicy(queues: connection.queues.count, knowsGroups: knowsGroups)
             for index in connection.queues.indices { try start(index, connection, settings, means) }
-            conditions = queues.map { _ in .running }
+            try startControl(connection, means)
+            conditions = currentConditions.map { _ in .running }
             try tap.setCarrier(true)
             log.info("\(tap.name): \(summary(connection))")
         } catch {
@@ -109,9 +121,29 @@ public final class NetDevice: SplitDevice {
                 NetQueueConfiguration(
                     name: "\(identity).\(index)", domain: identity.deviceClass.frontend,
                     rings: connection.queues[index], offloads: connection.offloads, scatters: connection.scatters,
-                    notifiesReceive: connection.notifiesReceive, filter: settings.filter),
+                    notifiesReceive: connection.notifiesReceive, filter: settings.filter, policy: policy),
                 platform: platform, tap: means.tap.queues[index].number,
                 attention: means.attention.number))
+    }
+
+    private func startControl(_ connection: NetConnection, _ means: Means) throws(Fault) {
+        guard let rings = connection.control else { return }
+        control = try ControlThread(
+            name: "\(identity).ctrl", rings, of: identity.deviceClass.frontend, policy: policy, platform: platform,
+            attention: means.attention.number, follow: {})
+    }
+
+    /// The multicast list may be changed whether or not it is applied (netif.h).
+    public func update(frontend: NodeValues) throws(DeviceFailure) {
+        do throws(KeyRefusal) {
+            let settings = try LiveSettings(frontend)
+            policy.change {
+                $0.filtersGroups = settings.filtersMulticast
+                $0.headroom = settings.headroom
+            }
+        } catch {
+            throw DeviceFailure("\(error)")
+        }
     }
 
     private func summary(_ connection: NetConnection) -> String {
@@ -119,9 +151,10 @@ public final class NetDevice: SplitDevice {
         return "\(connection.queues.count) queues with \(split) each, \(connection.scatters ? "" : "no ")scatter-gather"
     }
 
-    /// Responses are in order and never outstanding between two turns: rings say all there is to know.
+    /// Responses are in order and never outstanding between two turns: rings say all there is to know, but for what a guest
+    /// has set earlier. Without its multicast list it gets all groups; without its hash settings, no hashes.
     public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try connect(frontend: frontend, backend: backend)
+        try connect(frontend, backend, knowsGroups: false)
     }
 
     public func suspend() {
@@ -139,6 +172,8 @@ public final class NetDevice: SplitDevice {
     private func stopQueues() {
         for queue in queues { queue.stop() }
         queues = []
+        control?.stop()
+        control = nil
     }
 
     public func closeVolume() {}
@@ -167,18 +202,25 @@ public final class NetDevice: SplitDevice {
 
     public func attend() -> [DeviceNews] {
         if case .success(let means) = means { means.attention.take() }
-        let now = queues.map(\.condition)
+        let now = currentConditions
         defer { conditions = now }
         return zip(now, conditions).enumerated().compactMap { index, pair in
             guard pair.0 != pair.1 else { return nil }
             switch pair.0 {
             case .running: return nil
             case .violated(let violation):
-                return .failed(DeviceFailure("queue \(index): the frontend broke a rule: \(violation)"))
-            case .failed(let fault): return .failed(DeviceFailure("queue \(index): \(fault)"))
+                return .failed(DeviceFailure("\(ring(index)): the frontend broke a rule: \(violation)"))
+            case .failed(let fault): return .failed(DeviceFailure("\(ring(index)): \(fault)"))
             }
         }
     }
+
+    /// Of the queues, and of the control ring behind them.
+    private var currentConditions: [NetCondition] {
+        queues.map(\.condition) + (control.map { [$0.condition] } ?? [])
+    }
+
+    private func ring(_ index: Int) -> String { index < queues.count ? "queue \(index)" : "control ring" }
 
     /// A TAP device that cannot be made fails the interface before any frontend comes.
     public var recordedFailure: String? {
@@ -194,6 +236,10 @@ public final class NetDevice: SplitDevice {
         return [
             "interface": .string(tap.name), "index": .number(UInt64(tap.index)),
             "scatter_gather": .flag(connection.scatters),
+            "control": .object(
+                ControlCounter.allCases.map { counter in
+                    .init("\(counter)", .number(control?.cells.load(counter.rawValue) ?? 0))
+                }),
             "queues": .array(
                 queues.map { queue in
                     .object(

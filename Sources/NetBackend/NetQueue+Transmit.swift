@@ -69,8 +69,8 @@ extension NetQueueCore {
         if let fault = packet.fault {
             outgoing.status = NetStatus.error.rawValue
             count(NetCounter(fault))
-        } else if packet.multicast != nil {
-            count(.multicastChanges)
+        } else if let change = packet.multicast {
+            outgoing.status = changeGroups(change).rawValue
         } else {
             outgoing.offset = UInt32(truncatingIfNeeded: offset)
             outgoing.size = packet.size
@@ -81,6 +81,16 @@ extension NetQueueCore {
             outgoing.segments = UInt16(truncatingIfNeeded: segmentCount) &- outgoing.firstSegment
         }
         return outgoing
+    }
+
+    /// The list is the interface's: all queues follow it.
+    private func changeGroups(_ change: ExtraInfo) -> NetStatus {
+        guard policy.change({ $0.change(change) }) else {
+            count(.multicastRefused)
+            return .error
+        }
+        count(.multicastChanges)
+        return .okay
     }
 
     /// The first slot's own bytes, then those of the slots behind the extra info.

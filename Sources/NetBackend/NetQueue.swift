@@ -19,12 +19,14 @@ public struct NetQueueConfiguration: Sendable {
     public var notifiesReceive: Bool
     /// What the guest may send; nil: anything.
     public var filter: SourceFilter?
+    /// What the guest wants of the frames that it gets: the interface's, for all of its queues.
+    public var policy: SharedReceivePolicy
     /// Where the rings' private indices start; nil: behind the last response, which is 0 on a fresh ring.
     public var firstIndices: (transmit: UInt32, receive: UInt32)?
 
     public init(
         name: String, domain: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads, scatters: Bool,
-        notifiesReceive: Bool = true, filter: SourceFilter? = nil,
+        notifiesReceive: Bool = true, filter: SourceFilter? = nil, policy: SharedReceivePolicy = SharedReceivePolicy(),
         firstIndices: (transmit: UInt32, receive: UInt32)? = nil
     ) {
         self.name = name
@@ -34,6 +36,7 @@ public struct NetQueueConfiguration: Sendable {
         self.scatters = scatters
         self.notifiesReceive = notifiesReceive
         self.filter = filter
+        self.policy = policy
         self.firstIndices = firstIndices
     }
 }
@@ -99,8 +102,8 @@ public enum NetCounter: Int, CaseIterable, Sendable {
     case tooManySlots, longerThanSaid, tooShort, grantRefused, frameRefused, hostRefused
     /// Packets to the guest that were not delivered: larger than it takes, no such grant, cut from what is no TCP.
     case tooLarge, receiveGrantRefused, notCuttable
-    /// Changes of the multicast list.
-    case multicastChanges
+    /// Changes of the multicast list, those that could not be, and frames to groups that are not on it.
+    case multicastChanges, multicastRefused, multicastFiltered
     case turns, sleeps, eventsReceived, eventsSent
     /// Calls of the grant table and segments in them.
     case grantCopies, grantSegments
@@ -116,6 +119,8 @@ struct NetQueueCore: ~Copyable {
     let offloads: GuestOffloads
     let scatters: Bool
     let filter: SourceFilter?
+    let policy: SharedReceivePolicy
+    var rules = ReceiveRules()
     /// Keep the rings' pages mapped.
     private let transmitMapping: GrantMapping
     private let receiveMapping: GrantMapping
@@ -154,6 +159,7 @@ struct NetQueueCore: ~Copyable {
         offloads = configuration.offloads
         scatters = configuration.scatters
         filter = configuration.filter
+        policy = configuration.policy
         // Each mapping is one page and lives as long as this value.
         let (transmitBase, receiveBase) = unsafe (transmit.base, receive.base)
         transmitMapping = transmit
@@ -236,12 +242,25 @@ struct ReceiveSlot: BitwiseCopyable {
     var size: Int16 = 0
     /// Its copy segment; `noSegment` where the slot holds extra info.
     var segment: UInt16 = 0
+    /// Where the data begins in its page.
+    var offset: UInt16 = 0
     /// Of the packet: this is its first slot.
     var isFirst = false
-    var segmentSize: UInt16 = 0
-    var segmentKind: UInt8 = 0
+    /// The whole slot where it holds extra info.
+    var extra: UInt64 = 0
 
     static var noSegment: UInt16 { @_noLocks get { .max } }
+}
+
+/// What is said of a packet to the guest in extra-info slots.
+struct FrameExtras: BitwiseCopyable {
+    var segmentation: Segmentation?
+    /// Bytes; 0: the guest wants none.
+    var headroom: Int
+    var hash: PacketHash?
+
+    /// Slots.
+    var count: Int { (segmentation == nil ? 0 : 1) + (headroom == 0 ? 0 : 1) + (hash == nil ? 0 : 1) }
 }
 
 /// Page-aligned memory for the frames of a turn: what a full ring can hold, and room for one frame more.
