@@ -1,3 +1,4 @@
+internal import Tap
 internal import XenWire
 
 /// How a guest wants its packets hashed and steered to its queues: what it set on the control ring.
@@ -69,5 +70,13 @@ struct HashSettings: Sendable, Equatable {
         guard bytes > 0 else { return [] }
         guard let content = read(page, bytes) else { throw .invalidParameter }
         return content
+    }
+}
+
+extension HashSettings {
+    /// How frames find their queues; nil: nothing is hashed, and anything will do.
+    var steeringTable: SteeringTable? {
+        activeTypes.isEmpty
+            ? nil : SteeringTable(types: activeTypes.rawValue, key: key, mapping: mapping, queues: queues)
     }
 }

@@ -102,6 +102,8 @@ public final class NetDevice: SplitDevice {
             self.connection = connection
             policy = SharedReceivePolicy(queues: connection.queues.count, knowsGroups: knowsGroups)
             for index in connection.queues.indices { try start(index, connection, settings, means) }
+            // What an earlier process has set stays as long as the connection.
+            if knowsGroups { try tap.resetSteering() }
             try startControl(connection, means)
             conditions = currentConditions.map { _ in .running }
             try tap.setCarrier(true)
@@ -130,7 +132,30 @@ public final class NetDevice: SplitDevice {
         guard let rings = connection.control else { return }
         control = try ControlThread(
             name: "\(identity).ctrl", rings, of: identity.deviceClass.frontend, policy: policy, platform: platform,
-            attention: means.attention.number, follow: {})
+            attention: means.attention.number, follow: steering(means.tap, connection.queues.count))
+    }
+
+    /// What has the kernel steer as the guest has set it; without the right to do so packets carry their hashes, and come
+    /// where the kernel puts them: a guest must take packets on any queue (netif.h).
+    private func steering(_ tap: TapDevice, _ queues: Int) -> @Sendable () -> Void {
+        guard queues > 1 else { return {} }
+        do throws(Fault) {
+            let steering = try HashSteering(of: tap)
+            return { [policy, log] in
+                do throws(Fault) {
+                    if let table = policy.current.hash.steeringTable {
+                        try steering.set(table)
+                    } else {
+                        try tap.resetSteering()
+                    }
+                } catch {
+                    log.warning("\(error)")
+                }
+            }
+        } catch {
+            log.notice("\(error): a guest's wishes for its queues are not followed")
+            return {}
+        }
     }
 
     /// The multicast list may be changed whether or not it is applied (netif.h).
@@ -166,7 +191,12 @@ public final class NetDevice: SplitDevice {
         stopQueues()
         connection = nil
         guard case .success(let means) = means else { return }
-        do throws(Fault) { try means.tap.setCarrier(false) } catch { log.warning("\(error)") }
+        do throws(Fault) {
+            try means.tap.setCarrier(false)
+            try means.tap.resetSteering()
+        } catch {
+            log.warning("\(error)")
+        }
     }
 
     private func stopQueues() {
