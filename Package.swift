@@ -148,6 +148,8 @@ let package = Package(
                 "Xenstore",
             ]),
         tests(of: "NetFrames", ["NetFrames", "XenWire"]),
+        tests(of: "Tap", ["CPackets", "Descriptors", "NetFrames", "Tap", "XenWire"]),
+        .target(name: "CPackets", path: "Tests/CPackets"),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenbus", "Xenstore", "XenWire"]),
         tests(

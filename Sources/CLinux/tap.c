@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
+#include <linux/bpf.h>
 #include <linux/if.h>
 #include <linux/if_arp.h>
 #include <linux/if_tun.h>
@@ -101,6 +102,59 @@ int linux_interface_set_up(int index, int up)
     request.ifr_flags = (short)(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
     return linux_interface_call(SIOCSIFFLAGS, &request);
 }
+
+static int linux_bpf(int command, union bpf_attr *attributes)
+{
+    long result = syscall(SYS_bpf, command, attributes, sizeof *attributes);
+    return result < 0 ? -errno : (int)result;
+}
+
+int linux_bpf_array(uint32_t bytes)
+{
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.map_type = BPF_MAP_TYPE_ARRAY;
+    attributes.key_size = 4;
+    attributes.value_size = bytes;
+    attributes.max_entries = 1;
+    return linux_bpf(BPF_MAP_CREATE, &attributes);
+}
+
+int linux_bpf_update(int map, const void *value)
+{
+    uint32_t key = 0;
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.map_fd = (uint32_t)map;
+    attributes.key = (uintptr_t)&key;
+    attributes.value = (uintptr_t)value;
+    return linux_bpf(BPF_MAP_UPDATE_ELEM, &attributes);
+}
+
+int linux_bpf_load(const uint64_t *instructions, uint32_t count)
+{
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+    attributes.insns = (uintptr_t)instructions;
+    attributes.insn_cnt = count;
+    attributes.license = (uintptr_t)"";
+    return linux_bpf(BPF_PROG_LOAD, &attributes);
+}
+
+int linux_bpf_run(int program, const void *frame, uint32_t bytes)
+{
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.test.prog_fd = (uint32_t)program;
+    attributes.test.data_in = (uintptr_t)frame;
+    attributes.test.data_size_in = bytes;
+    attributes.test.repeat = 1;
+    int code = linux_bpf(BPF_PROG_TEST_RUN, &attributes);
+    return code < 0 ? code : (int)attributes.test.retval;
+}
+
+int linux_tap_set_steering(int fd, int program) { return ioctl(fd, TUNSETSTEERINGEBPF, &program) < 0 ? -errno : 0; }
 
 // Not by read(3) and write(3): those are cancellation points, which cost two locked instructions each in a process with
 // threads (pthreads(7)).

@@ -8,11 +8,13 @@ public struct DeliveredFrame: Equatable, Sendable {
     public var bytes: [UInt8]
     public var flags: ReceiveFlags
     public var segmentation: Segmentation?
+    public var hash: PacketHash?
 
-    public init(bytes: [UInt8], flags: ReceiveFlags, segmentation: Segmentation?) {
+    public init(bytes: [UInt8], flags: ReceiveFlags, segmentation: Segmentation?, hash: PacketHash? = nil) {
         self.bytes = bytes
         self.flags = flags
         self.segmentation = segmentation
+        self.hash = hash
     }
 }
 
@@ -30,8 +32,10 @@ public enum NetMisbehaviour: Error, Equatable, Sendable {
     case beyondPage(Int16)
     /// A packet that goes on behind the last response.
     case packetWithoutEnd
-    /// An extra-info slot that is none, or unknown.
+    /// An extra-info slot that is none, unknown, not asked for, or there twice.
     case badExtra(UInt8)
+    /// The packet does not begin where the headroom ends.
+    case wrongHeadroom(UInt16)
     /// `csum_blank` without `data_validated`, or segmentation without both.
     case flagsDoNotFit(UInt16)
     /// A response came while its page was still being used.
@@ -57,6 +61,9 @@ public final class NetFrontQueue {
     private var nextIdentifier: UInt16 = 0
     /// Ends of transmitted slots, by status.
     public private(set) var statuses: [Int16: Int] = [:]
+    /// What this frontend has asked for: bytes in front of packets, and hashes. Else it takes no such extra info.
+    public var headroom: UInt16 = 0
+    public var takesHashes = false
 
     private static let transmitPages: UInt32 = 256
 
@@ -140,6 +147,16 @@ public final class NetFrontQueue {
                 gref: low, offset: UInt16(segmentation.kind.rawValue), flags: 0, id: nextIdentifier, size: 0), nil)
     }
 
+    /// Asks for a change of the multicast list: a packet without data, whose second slot says which.
+    public func changeGroups(_ address: MACAddress, joins: Bool) {
+        putData([], .extraInfo, size: 0)
+        let head = UInt64(joins ? 2 : 3) | (address.rawValue << 16).byteSwapped << 16
+        put(
+            netif_tx_request_wire(
+                gref: UInt32(truncatingIfNeeded: head), offset: UInt16(truncatingIfNeeded: head >> 32),
+                flags: UInt16(truncatingIfNeeded: head >> 48), id: nextIdentifier, size: 0), nil)
+    }
+
     /// Puts anything at all, for hostile tests: `page` is what its response gives back.
     public func put(_ request: netif_tx_request_wire, _ page: UInt32?) {
         // Twelve bytes of a slot of twelve.
@@ -209,14 +226,15 @@ public final class NetFrontQueue {
         var isFirst = true
         while true {
             guard waiting > 0 else { throw .packetWithoutEnd }
-            let flags = try takeData(&frame)
+            let (flags, offset) = try takeData(&frame)
             waiting -= 1
             if isFirst { frame.flags = flags.subtracting([.moreData, .extraInfo]) }
+            var said: UInt16 = 0
             if flags.contains(.extraInfo) {
-                guard isFirst, waiting > 0 else { throw .packetWithoutEnd }
-                frame.segmentation = try takeExtra()
-                waiting -= 1
+                guard isFirst else { throw .packetWithoutEnd }
+                said = try takeExtras(&frame, &waiting)
             }
+            guard said == (isFirst ? headroom : 0), offset == said else { throw .wrongHeadroom(offset) }
             isFirst = false
             if !flags.contains(.moreData) { break }
         }
@@ -226,7 +244,9 @@ public final class NetFrontQueue {
         return frame
     }
 
-    private func takeData(_ frame: inout DeliveredFrame) throws(NetMisbehaviour) -> ReceiveFlags {
+    private func takeData(
+        _ frame: inout DeliveredFrame
+    ) throws(NetMisbehaviour) -> (ReceiveFlags, offset: UInt16) {
         let slot = Int(receive.consumed & (NetRing.slots - 1))
         let word = unsafe receive.takeSlot().load(as: UInt64.self)
         guard UInt16(truncatingIfNeeded: word) == UInt16(slot) else {
@@ -239,17 +259,50 @@ public final class NetFrontQueue {
         guard domain.grants.end(reference) else { throw .grantInUse(reference) }
         let page = unsafe UnsafeRawBufferPointer(start: memory(buffers[slot]) + Int(offset), count: Int(status))
         frame.bytes += unsafe Array(page)
-        return ReceiveFlags(rawValue: UInt16(truncatingIfNeeded: word >> 32))
+        return (ReceiveFlags(rawValue: UInt16(truncatingIfNeeded: word >> 32)), offset)
     }
 
-    private func takeExtra() throws(NetMisbehaviour) -> Segmentation {
+    /// Takes all extra info of a packet; the headroom that it says.
+    private func takeExtras(
+        _ frame: inout DeliveredFrame, _ waiting: inout UInt32
+    ) throws(NetMisbehaviour) -> UInt16 {
+        var headroom: UInt16 = 0
+        var kinds: Set<UInt8> = []
+        while true {
+            guard waiting > 0 else { throw .packetWithoutEnd }
+            waiting -= 1
+            let word = takeExtra()
+            let (kind, value) = (UInt8(truncatingIfNeeded: word), UInt16(truncatingIfNeeded: word >> 16))
+            guard kinds.insert(kind).inserted, word >> 8 & 0xFE == 0 else { throw .badExtra(kind) }
+            switch kind {
+            case 1: frame.segmentation = try segmentation(word)
+            case 4: frame.hash = try hash(word)
+            case 5 where self.headroom > 0 && word >> 32 == 0: headroom = value
+            default: throw .badExtra(kind)
+            }
+            if word >> 8 & 1 == 0 { return headroom }
+        }
+    }
+
+    private func takeExtra() -> UInt64 {
         let slot = Int(receive.consumed & (NetRing.slots - 1))
-        let word = unsafe receive.takeSlot().load(as: UInt64.self)
-        _ = domain.grants.end(GrantReference(pages.firstReference + buffers[slot]))
+        defer { _ = domain.grants.end(GrantReference(pages.firstReference + buffers[slot])) }
+        // Eight bytes of a slot of eight.
+        return unsafe receive.takeSlot().load(as: UInt64.self)
+    }
+
+    private func segmentation(_ word: UInt64) throws(NetMisbehaviour) -> Segmentation {
         let kind = SegmentationKind(rawValue: UInt8(truncatingIfNeeded: word >> 32))
         let size = UInt16(truncatingIfNeeded: word >> 16)
-        guard word & 0xFFFF == 1, let kind, size > 0 else { throw .badExtra(UInt8(truncatingIfNeeded: word)) }
+        guard let kind, size > 0, word >> 40 == 0 else { throw .badExtra(1) }
         return Segmentation(kind, size: size)
+    }
+
+    private func hash(_ word: UInt64) throws(NetMisbehaviour) -> PacketHash {
+        guard takesHashes, let kind = HashKind(rawValue: UInt8(truncatingIfNeeded: word >> 16)),
+            UInt32(truncatingIfNeeded: word >> 24 & 0xFF) == HashAlgorithm.toeplitz.rawValue
+        else { throw .badExtra(4) }
+        return PacketHash(kind, UInt32(truncatingIfNeeded: word >> 32))
     }
 
     /// Asks for an event at the next response of either ring: true if the frontend may wait for it.

@@ -23,7 +23,9 @@ public struct NetOffer: Equatable, Sendable {
             PublishedKey("feature-sg", 1), PublishedKey("feature-gso-tcpv4", 1), PublishedKey("feature-gso-tcpv6", 1),
             PublishedKey("feature-ipv6-csum-offload", 1), PublishedKey("feature-rx-copy", 1),
             PublishedKey("feature-rx-flip", 0), PublishedKey("feature-split-event-channels", splitsEvents ? 1 : 0),
-            PublishedKey("multi-queue-max-queues", queues),
+            PublishedKey("multi-queue-max-queues", queues), PublishedKey("feature-ctrl-ring", 1),
+            PublishedKey("feature-multicast-control", 1), PublishedKey("feature-dynamic-multicast-control", 1),
+            PublishedKey("feature-xdp-headroom", 1),
         ]
     }
 }
@@ -49,7 +51,14 @@ public struct NetConnection: Equatable, Sendable {
         }
     }
 
+    /// The ring on which the guest sets how packets are hashed and steered.
+    public struct Control: Equatable, Sendable {
+        public let ring: GrantReference
+        public let port: EventPort
+    }
+
     public let queues: [Rings]
+    public let control: Control?
     /// What the guest takes unfinished.
     public let offloads: GuestOffloads
     /// Packets to the guest may take more than one slot.
@@ -63,7 +72,7 @@ extension NetConnection {
     static let fixedKeys = [
         "multi-queue-num-queues", "tx-ring-ref", "rx-ring-ref", "event-channel", "event-channel-tx", "event-channel-rx",
         "request-rx-copy", "feature-rx-notify", "feature-sg", "feature-gso-tcpv4", "feature-gso-tcpv6",
-        "feature-no-csum-offload", "feature-ipv6-csum-offload",
+        "feature-no-csum-offload", "feature-ipv6-csum-offload", "ctrl-ring-ref", "event-channel-ctrl",
     ]
 
     static func ringKeys(after known: NodeValues, _ offer: NetOffer) -> [String] {
@@ -91,10 +100,11 @@ extension NetConnection {
         let count = try queueCount(reader, offer)
         var queues: [Rings] = []
         for queue in 0..<count { queues.append(try rings(reader, count > 1 ? "queue-\(queue)/" : "")) }
-        try checkDistinct(queues)
+        let control = try control(reader)
+        try checkDistinct(queues, control)
         let scatters = try reader.flag("feature-sg", ifMissing: false)
         return NetConnection(
-            queues: queues, offloads: try offloads(reader, scatters: scatters), scatters: scatters,
+            queues: queues, control: control, offloads: try offloads(reader, scatters: scatters), scatters: scatters,
             notifiesReceive: try reader.flag("feature-rx-notify", ifMissing: false))
     }
 
@@ -117,9 +127,17 @@ extension NetConnection {
         EventPort(UInt32(truncatingIfNeeded: try reader.number(key, in: 1...0x1_FFFF)))
     }
 
-    private static func checkDistinct(_ queues: [Rings]) throws(KeyRefusal) {
-        let references = queues.flatMap { [$0.transmit, $0.receive] }
-        let ports = queues.flatMap { $0.isSplit ? [$0.transmitPort, $0.receivePort] : [$0.transmitPort] }
+    /// A channel without a ring says nothing (xen-netback ignores it as well).
+    private static func control(_ reader: KeyReader) throws(KeyRefusal) -> Control? {
+        guard reader.keys["ctrl-ring-ref"] != nil else { return nil }
+        return Control(ring: try reference(reader, "ctrl-ring-ref"), port: try port(reader, "event-channel-ctrl"))
+    }
+
+    private static func checkDistinct(_ queues: [Rings], _ control: Control?) throws(KeyRefusal) {
+        let references = queues.flatMap { [$0.transmit, $0.receive] } + (control.map { [$0.ring] } ?? [])
+        let ports =
+            queues.flatMap { $0.isSplit ? [$0.transmitPort, $0.receivePort] : [$0.transmitPort] }
+            + (control.map { [$0.port] } ?? [])
         guard Set(references).count == references.count, Set(ports).count == ports.count else {
             throw KeyRefusal("multi-queue-num-queues", nil, "two rings share a page or an event channel")
         }
@@ -134,5 +152,24 @@ extension NetConnection {
         return GuestOffloads(
             checksumV4: v4, checksumV6: v6, segmentationV4: largeV4 && v4 && scatters,
             segmentationV6: largeV6 && v6 && scatters)
+    }
+}
+
+/// What a frontend may change while it is connected.
+public struct LiveSettings: Equatable, Sendable {
+    /// Frames to groups that are not on its multicast list are kept back.
+    public let filtersMulticast: Bool
+    /// Bytes at the beginning of each packet's first page that are left to it.
+    public let headroom: Int
+
+    static let keys = ["request-multicast-control", "xdp-headroom"]
+
+    /// What is left of the first page holds an Ethernet header at least: frontends take no less.
+    static let headroomRange: ClosedRange<UInt64> = 0...(4096 - 14)
+
+    public init(_ keys: NodeValues) throws(KeyRefusal) {
+        let reader = KeyReader(keys)
+        filtersMulticast = try reader.flag("request-multicast-control", ifMissing: false)
+        headroom = Int(try reader.number("xdp-headroom", in: Self.headroomRange, ifMissing: 0))
     }
 }

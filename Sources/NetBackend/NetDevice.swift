@@ -21,6 +21,8 @@ public final class NetDevice: SplitDevice {
     private let log: Logger
     private var connection: NetConnection?
     private var queues: [NetQueueThread] = []
+    private var control: ControlThread?
+    private var policy = SharedReceivePolicy()
     private var conditions: [NetCondition] = []
     private var isSuspended = false
     private let limit = RateLimit()
@@ -76,8 +78,9 @@ public final class NetDevice: SplitDevice {
     // MARK: keys
 
     public var backendKeys: [String] { InterfaceSettings.keys }
-    public var liveKeys: [String] { InterfaceSettings.liveKeys }
+    public var liveBackendKeys: [String] { InterfaceSettings.liveKeys }
     public var frontendKeys: [String] { NetConnection.fixedKeys }
+    public var liveFrontendKeys: [String] { LiveSettings.keys }
     public var transportKeys: [PublishedKey] { offer.transportKeys }
 
     public func frontendKeys(after known: NodeValues) -> [String] { NetConnection.ringKeys(after: known, offer) }
@@ -85,6 +88,13 @@ public final class NetDevice: SplitDevice {
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
+        try connect(frontend, backend, knowsGroups: true)
+    }
+
+    /// - Parameter knowsGroups: the guest's multicast list is empty, and nobody has taken it away.
+    private func connect(
+        _ frontend: NodeValues, _ backend: NodeValues, knowsGroups: Bool
+    ) throws(DeviceFailure) -> [PublishedKey] {
         do {
             let means = try means.get()
             let tap = means.tap
@@ -94,10 +104,14 @@ public final class NetDevice: SplitDevice {
             limit.set(settings.rate)
             try tap.attach(queues: connection.queues.count)
             self.connection = connection
+            policy = SharedReceivePolicy(queues: connection.queues.count, knowsGroups: knowsGroups)
             // First, for the host sends nothing before it has noticed, not even answers.
             try tap.setCarrier(true)
             for index in connection.queues.indices { try start(index, connection, settings, means) }
-            conditions = queues.map { _ in .running }
+            // What an earlier process has set stays as long as the connection.
+            if knowsGroups { try tap.resetSteering() }
+            try startControl(connection, means)
+            conditions = currentConditions.map { _ in .running }
             log.info("\(tap.name): \(summary(connection))")
         } catch {
             disconnect()
@@ -114,7 +128,8 @@ public final class NetDevice: SplitDevice {
                 NetQueueConfiguration(
                     name: "\(identity).\(index)", domain: identity.deviceClass.frontend,
                     rings: connection.queues[index], offloads: connection.offloads, scatters: connection.scatters,
-                    notifiesReceive: connection.notifiesReceive, filter: settings.filter, limit: limit),
+                    notifiesReceive: connection.notifiesReceive, filter: settings.filter, limit: limit,
+                    policy: policy),
                 platform: platform, tap: means.tap.queues[index].number,
                 attention: means.attention.number))
     }
@@ -125,12 +140,55 @@ public final class NetDevice: SplitDevice {
         try tap.setMTU(connection.scatters ? mtu : min(mtu, 1500))
     }
 
-    /// A limit that does not say what it means changes nothing.
-    public func adjust(backend: NodeValues) {
+    private func startControl(_ connection: NetConnection, _ means: Means) throws(Fault) {
+        guard let rings = connection.control else { return }
+        control = try ControlThread(
+            name: "\(identity).ctrl", rings, of: identity.deviceClass.frontend, policy: policy, platform: platform,
+            attention: means.attention.number, follow: steering(means.tap, connection.queues.count))
+    }
+
+    /// What has the kernel steer as the guest has set it; without the right to do so packets carry their hashes, and come
+    /// where the kernel puts them: a guest must take packets on any queue (netif.h).
+    private func steering(_ tap: TapDevice, _ queues: Int) -> @Sendable () -> Void {
+        guard queues > 1 else { return {} }
+        do throws(Fault) {
+            let steering = try HashSteering(of: tap)
+            return { [policy, log] in
+                do throws(Fault) {
+                    if let table = policy.current.hash.steeringTable {
+                        try steering.set(table)
+                    } else {
+                        try tap.resetSteering()
+                    }
+                } catch {
+                    log.warning("\(error)")
+                }
+            }
+        } catch {
+            log.notice("\(error): a guest's wishes for its queues are not followed")
+            return {}
+        }
+    }
+
+    public func update(_ keys: LiveKeys) throws(DeviceFailure) {
+        follow(rate: keys.backend)
         do throws(KeyRefusal) {
-            limit.set(try InterfaceSettings.rate(backend))
+            // The multicast list may be changed whether or not it is applied (netif.h).
+            let settings = try LiveSettings(keys.frontend)
+            policy.change {
+                $0.filtersGroups = settings.filtersMulticast
+                $0.headroom = settings.headroom
+            }
+        } catch {
+            throw DeviceFailure("\(error)")
+        }
+    }
+
+    /// A limit that does not say what it means changes nothing.
+    private func follow(rate keys: NodeValues) {
+        do throws(KeyRefusal) {
+            limit.set(try InterfaceSettings.rate(keys))
             for queue in queues { queue.noteRate() }
-            log.info("the rate limit is \(backend["rate"].map { "\($0)" } ?? "gone")")
         } catch {
             log.warning("the rate limit stays as it is: \(error)")
         }
@@ -141,9 +199,10 @@ public final class NetDevice: SplitDevice {
         return "\(connection.queues.count) queues with \(split) each, \(connection.scatters ? "" : "no ")scatter-gather"
     }
 
-    /// Responses are in order and never outstanding between two turns: rings say all there is to know.
+    /// Responses are in order and never outstanding between two turns: rings say all there is to know, but for what a guest
+    /// has set earlier. Without its multicast list it gets all groups; without its hash settings, no hashes.
     public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try connect(frontend: frontend, backend: backend)
+        try connect(frontend, backend, knowsGroups: false)
     }
 
     public func suspend() {
@@ -155,12 +214,19 @@ public final class NetDevice: SplitDevice {
         stopQueues()
         connection = nil
         guard case .success(let means) = means else { return }
-        do throws(Fault) { try means.tap.setCarrier(false) } catch { log.warning("\(error)") }
+        do throws(Fault) {
+            try means.tap.setCarrier(false)
+            try means.tap.resetSteering()
+        } catch {
+            log.warning("\(error)")
+        }
     }
 
     private func stopQueues() {
         for queue in queues { queue.stop() }
         queues = []
+        control?.stop()
+        control = nil
     }
 
     public func closeVolume() {}
@@ -189,15 +255,15 @@ public final class NetDevice: SplitDevice {
 
     public func attend() -> [DeviceNews] {
         if case .success(let means) = means { means.attention.take() }
-        let (now, before) = (queues.map(\.condition), conditions)
+        let (now, before) = (currentConditions, conditions)
         conditions = now
         let failures: [DeviceNews] = zip(now, before).enumerated().compactMap { index, pair in
             guard pair.0 != pair.1 else { return nil }
             switch pair.0 {
             case .running, .stalled: return nil
             case .violated(let violation):
-                return .failed(DeviceFailure("queue \(index): the frontend broke a rule: \(violation)"))
-            case .failed(let fault): return .failed(DeviceFailure("queue \(index): \(fault)"))
+                return .failed(DeviceFailure("\(ring(index)): the frontend broke a rule: \(violation)"))
+            case .failed(let fault): return .failed(DeviceFailure("\(ring(index)): \(fault)"))
             }
         }
         return failures + carrierNews(isStalled: now.contains(.stalled), wasStalled: before.contains(.stalled))
@@ -211,6 +277,13 @@ public final class NetDevice: SplitDevice {
             isStalled ? "the guest reads no frames: the carrier is off" : "the guest reads again: the carrier is on")
         return [.changed([PublishedKey("carrier", isStalled ? 0 : 1)])]
     }
+
+    /// Of the queues, and of the control ring behind them.
+    private var currentConditions: [NetCondition] {
+        queues.map(\.condition) + (control.map { [$0.condition] } ?? [])
+    }
+
+    private func ring(_ index: Int) -> String { index < queues.count ? "queue \(index)" : "control ring" }
 
     /// A TAP device that cannot be made fails the interface before any frontend comes.
     public var recordedFailure: String? {
@@ -226,6 +299,10 @@ public final class NetDevice: SplitDevice {
         return [
             "interface": .string(tap.name), "index": .number(UInt64(tap.index)),
             "scatter_gather": .flag(connection.scatters),
+            "control": .object(
+                ControlCounter.allCases.map { counter in
+                    .init("\(counter)", .number(control?.cells.load(counter.rawValue) ?? 0))
+                }),
             "queues": .array(
                 queues.map { queue in
                     .object(

@@ -17,6 +17,7 @@ extension NetQueueCore {
         }
         guard !receive.isEmpty, receiveRest == 0 else { return false }
         if nextRead >= readCount { readFrames() }
+        rules.follow(policy)
         segmentCount = 0
         deliveryCount = 0
         let first = nextRead
@@ -83,40 +84,51 @@ extension NetQueueCore {
     private mutating func deliver(_ index: Int, _ room: inout Int) -> Bool {
         let size = Int(frames[index].size)
         let frame = unsafe memory.frame(readTo: Int(frames[index].offset))
+        guard unsafe size < 14 || rules.admits(frame) else {
+            count(.multicastFiltered)
+            return true
+        }
         var header = unsafe VirtioHeader(frame - VirtioHeader.size)
+        var extras = unsafe FrameExtras(headroom: rules.headroom, hash: rules.hash(frame, size))
         switch unsafe Translation.toGuest(frame, count: size, header, offloads) {
         case .dropped:
             count(.notCuttable)
             return true
         case .whole(let flags, let segmentation):
-            guard hasSlots(size, segmentation != nil ? 1 : 0) else {
+            extras.segmentation = segmentation
+            guard hasSlots(size, extras) else {
                 // A sum that was completed now must not be completed once more.
                 if !flags.contains(.checksumBlank) { header.flags = flags.isEmpty ? 0 : VirtioHeader.dataValid }
                 unsafe header.store(frame - VirtioHeader.size)
                 return isUndeliverable(size)
             }
-            unsafe put(frame, size, flags, segmentation)
+            unsafe put(frame, size, flags, extras)
             return true
         case .cut(let payload, let headers):
-            return unsafe deliverCut(frame, headers, payload, &room)
+            return unsafe deliverCut(frame, headers, payload, extras, &room)
         }
     }
 
-    private func hasSlots(_ size: Int, _ extras: UInt32) -> Bool {
-        let needed = UInt32(truncatingIfNeeded: (size + 4095) / 4096) + extras
-        guard needed == 1 || scatters, let waiting = receive.waiting() else { return false }
-        return waiting >= needed && deliveryCount + Int(needed) <= deliveries.count
+    /// Slots of data: the headroom takes its part of the first page.
+    private func dataSlots(_ size: Int) -> Int { (rules.headroom + size + 4095) / 4096 }
+
+    private func hasSlots(_ size: Int, _ extras: FrameExtras) -> Bool {
+        let data = dataSlots(size)
+        let needed = data + extras.count
+        guard data == 1 || scatters, let waiting = receive.waiting() else { return false }
+        return Int(waiting) >= needed && deliveryCount + needed <= deliveries.count
     }
 
     /// A frame that does not fit however long one waits is dropped, others are held.
     private func isUndeliverable(_ size: Int) -> Bool {
-        guard size > 4096, !scatters else { return false }
+        guard dataSlots(size) > 1, !scatters else { return false }
         count(.tooLarge)
         return true
     }
 
     private mutating func deliverCut(
-        _ frame: UnsafeMutableRawPointer, _ headers: FrameHeaders, _ payload: Int, _ room: inout Int
+        _ frame: UnsafeMutableRawPointer, _ headers: FrameHeaders, _ payload: Int, _ extras: FrameExtras,
+        _ room: inout Int
     ) -> Bool {
         guard var segmenter = unsafe Segmenter(frame, headers, payload: payload) else {
             count(.notCuttable)
@@ -125,15 +137,14 @@ extension NetQueueCore {
         let pieces = (headers.end + payload - 1) / payload
         guard let waiting = receive.waiting() else { return false }
         // As many slots as the pieces may need, or nearly all that a ring can have: else it would wait for ever.
-        guard Int(waiting) >= min(pieces * ((segmenter.largest + 4095) / 4096), Int(NetRing.slots) - 32) else {
-            return false
-        }
+        let needed = pieces * (dataSlots(segmenter.largest) + extras.count)
+        guard Int(waiting) >= min(needed, Int(NetRing.slots) - 32) else { return false }
         while room + segmenter.largest <= FrameMemory.capacity, let size = unsafe segmenter.next(memory.frame(room)) {
-            guard hasSlots(size, 0) else {
+            guard hasSlots(size, extras) else {
                 count(.tooLarge)
                 break
             }
-            unsafe put(memory.frame(room), size, .dataValidated, nil)
+            unsafe put(memory.frame(room), size, .dataValidated, extras)
             room = (room + size + 63) & ~63
         }
         return true
@@ -141,33 +152,36 @@ extension NetQueueCore {
 
     /// Writes down the slots of a frame, from where it is copied.
     private mutating func put(
-        _ frame: UnsafeMutableRawPointer, _ size: Int, _ flags: ReceiveFlags, _ segmentation: Segmentation?
+        _ frame: UnsafeMutableRawPointer, _ size: Int, _ flags: ReceiveFlags, _ extras: FrameExtras
     ) {
         var done = 0
         while done < size {
-            let length = min(4096, size - done)
+            let offset = done == 0 ? extras.headroom : 0
+            let length = min(4096 - offset, size - done)
             var slotFlags = flags
             if done + length < size { slotFlags.insert(.moreData) }
-            if done == 0, segmentation != nil { slotFlags.insert(.extraInfo) }
+            if done == 0, extras.count > 0 { slotFlags.insert(.extraInfo) }
             unsafe putSlot(
-                frame + done, length, done == 0 ? slotFlags : slotFlags.intersection(.moreData), isFirst: done == 0)
-            if done == 0, let segmentation { putExtra(segmentation) }
+                frame + done, offset, length, done == 0 ? slotFlags : slotFlags.intersection(.moreData),
+                isFirst: done == 0)
+            if done == 0 { put(extras) }
             done += length
         }
     }
 
     private mutating func putSlot(
-        _ start: UnsafeMutableRawPointer, _ length: Int, _ flags: ReceiveFlags, isFirst: Bool
+        _ start: UnsafeMutableRawPointer, _ offset: Int, _ length: Int, _ flags: ReceiveFlags, isFirst: Bool
     ) {
         let request = takeRequest()
         // There is a slot, by `hasSlots`, and a segment for each.
         unsafe segments.element(segmentCount).pointee = .toGuest(
-            domain, GrantReference(request.gref), offset: 0, length: UInt16(truncatingIfNeeded: length),
-            from: start)
+            domain, GrantReference(request.gref), offset: UInt16(truncatingIfNeeded: offset),
+            length: UInt16(truncatingIfNeeded: length), from: start)
         var slot = ReceiveSlot()
         slot.id = request.id
         slot.flags = flags.rawValue
         slot.size = Int16(truncatingIfNeeded: length)
+        slot.offset = UInt16(truncatingIfNeeded: offset)
         slot.segment = UInt16(truncatingIfNeeded: segmentCount)
         slot.isFirst = isFirst
         deliveries[deliveryCount] = slot
@@ -175,13 +189,21 @@ extension NetQueueCore {
         segmentCount += 1
     }
 
+    /// In the order of xen-netback.
+    private mutating func put(_ extras: FrameExtras) {
+        var left = extras.count
+        if let segmentation = extras.segmentation { putExtra(.segmentation(segmentation), &left) }
+        if extras.headroom > 0 { putExtra(.headroom(UInt16(truncatingIfNeeded: extras.headroom)), &left) }
+        if let hash = extras.hash { putExtra(.hash(hash), &left) }
+    }
+
     /// Extra info takes a slot of its own; the buffer that it names is not used.
-    private mutating func putExtra(_ segmentation: Segmentation) {
+    private mutating func putExtra(_ extra: ReceiveExtra, _ left: inout Int) {
+        left -= 1
         _ = takeRequest()
         var slot = ReceiveSlot()
         slot.segment = ReceiveSlot.noSegment
-        slot.segmentSize = segmentation.size
-        slot.segmentKind = segmentation.kind.rawValue
+        slot.extra = extra.word(isLast: left == 0)
         deliveries[deliveryCount] = slot
         deliveryCount += 1
     }
@@ -207,16 +229,15 @@ extension NetQueueCore {
         // Eight bytes of a slot of eight.
         let slot = unsafe receive.responseSlot()
         guard delivery.segment != ReceiveSlot.noSegment else {
-            let extra = UInt64(1) | UInt64(delivery.segmentSize) << 16 | UInt64(delivery.segmentKind) << 32
-            unsafe slot.storeBytes(of: extra, as: UInt64.self)
+            unsafe slot.storeBytes(of: delivery.extra, as: UInt64.self)
             return
         }
         let isCopied = segments[Int(delivery.segment)].status == Int16(XEN_GNTST_okay)
         if !isCopied { count(.receiveGrantRefused) }
         let status = isCopied ? delivery.size : NetStatus.error.rawValue
         unsafe slot.storeBytes(
-            of: UInt64(delivery.id) | UInt64(delivery.flags) << 32 | UInt64(UInt16(bitPattern: status)) << 48,
-            as: UInt64.self)
+            of: UInt64(delivery.id) | UInt64(delivery.offset) << 16 | UInt64(delivery.flags) << 32
+                | UInt64(UInt16(bitPattern: status)) << 48, as: UInt64.self)
         guard isCopied else { return }
         if delivery.isFirst { packets += 1 }
         bytes += UInt64(delivery.size)

@@ -56,7 +56,9 @@ extension NetQueueCore {
             let size = packet.fault == nil && packet.multicast == nil ? Int(packet.size) : 0
             let needed = FrameMemory.room(size)
             let limit = size > 4096 ? FrameMemory.written : FrameMemory.capacity
-            guard room + needed <= limit, segmentCount + packet.slots <= segments.count, mayTransmit(size) else { break }
+            guard room + needed <= limit, segmentCount + packet.slots <= segments.count, mayTransmit(size) else {
+                break
+            }
             packets[taken] = prepared(packet, at: position, room + FrameMemory.headroom)
             if size > 0 { room += needed }
             position += packet.slots
@@ -82,8 +84,8 @@ extension NetQueueCore {
         if let fault = packet.fault {
             outgoing.status = NetStatus.error.rawValue
             count(NetCounter(fault))
-        } else if packet.multicast != nil {
-            count(.multicastChanges)
+        } else if let change = packet.multicast {
+            outgoing.status = changeGroups(change).rawValue
         } else {
             outgoing.offset = UInt32(truncatingIfNeeded: offset)
             outgoing.size = packet.size
@@ -94,6 +96,16 @@ extension NetQueueCore {
             outgoing.segments = UInt16(truncatingIfNeeded: segmentCount) &- outgoing.firstSegment
         }
         return outgoing
+    }
+
+    /// The list is the interface's: all queues follow it.
+    private func changeGroups(_ change: ExtraInfo) -> NetStatus {
+        guard policy.change({ $0.change(change) }) else {
+            count(.multicastRefused)
+            return .error
+        }
+        count(.multicastChanges)
+        return .okay
     }
 
     /// The first slot's own bytes, then those of the slots behind the extra info.

@@ -22,12 +22,15 @@ public struct NetQueueConfiguration: Sendable {
     public var filter: SourceFilter?
     /// The interface's, shared by its queues.
     public var limit: RateLimit
+    /// What the guest wants of the frames that it gets: the interface's, for all of its queues.
+    public var policy: SharedReceivePolicy
     /// Where the rings' private indices start; nil: behind the last response, which is 0 on a fresh ring.
     public var firstIndices: (transmit: UInt32, receive: UInt32)?
 
     public init(
         name: String, domain: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads, scatters: Bool,
         notifiesReceive: Bool = true, filter: SourceFilter? = nil, limit: RateLimit = RateLimit(),
+        policy: SharedReceivePolicy = SharedReceivePolicy(),
         firstIndices: (transmit: UInt32, receive: UInt32)? = nil
     ) {
         self.name = name
@@ -38,6 +41,7 @@ public struct NetQueueConfiguration: Sendable {
         self.notifiesReceive = notifiesReceive
         self.filter = filter
         self.limit = limit
+        self.policy = policy
         self.firstIndices = firstIndices
     }
 }
@@ -116,8 +120,8 @@ public enum NetCounter: Int, CaseIterable, Sendable {
     case tooLarge, receiveGrantRefused, notCuttable
     /// Frames thrown away because the guest has put up no buffers for long.
     case expired
-    /// Changes of the multicast list.
-    case multicastChanges
+    /// Changes of the multicast list, those that could not be, and frames to groups that are not on it.
+    case multicastChanges, multicastRefused, multicastFiltered
     case turns, sleeps, eventsReceived, eventsSent
     /// Calls of the grant table and segments in them.
     case grantCopies, grantSegments
@@ -134,6 +138,8 @@ struct NetQueueCore: ~Copyable {
     let filter: SourceFilter?
     let limit: RateLimit
     let clock: any Clock
+    let policy: SharedReceivePolicy
+    var rules = ReceiveRules()
     /// Keep the rings' pages mapped.
     private let transmitMapping: GrantMapping
     private let receiveMapping: GrantMapping
@@ -185,6 +191,7 @@ struct NetQueueCore: ~Copyable {
         filter = configuration.filter
         limit = configuration.limit
         self.clock = clock
+        policy = configuration.policy
         // Each mapping is one page and lives as long as this value.
         let (transmitBase, receiveBase) = unsafe (transmit.base, receive.base)
         transmitMapping = transmit
@@ -293,12 +300,25 @@ struct ReceiveSlot: BitwiseCopyable {
     var size: Int16 = 0
     /// Its copy segment; `noSegment` where the slot holds extra info.
     var segment: UInt16 = 0
+    /// Where the data begins in its page.
+    var offset: UInt16 = 0
     /// Of the packet: this is its first slot.
     var isFirst = false
-    var segmentSize: UInt16 = 0
-    var segmentKind: UInt8 = 0
+    /// The whole slot where it holds extra info.
+    var extra: UInt64 = 0
 
     static var noSegment: UInt16 { @_noLocks get { .max } }
+}
+
+/// What is said of a packet to the guest in extra-info slots.
+struct FrameExtras: BitwiseCopyable {
+    var segmentation: Segmentation?
+    /// Bytes; 0: the guest wants none.
+    var headroom: Int
+    var hash: PacketHash?
+
+    /// Slots.
+    var count: Int { (segmentation == nil ? 0 : 1) + (headroom == 0 ? 0 : 1) + (hash == nil ? 0 : 1) }
 }
 
 /// Page-aligned memory for the frames of a turn: of those from the guest or those that are cut for it, and of those that were

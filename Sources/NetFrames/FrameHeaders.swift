@@ -1,3 +1,5 @@
+public import XenWire
+
 /// What a frame carries behind its link header.
 public enum InternetProtocol: Sendable, BitwiseCopyable {
     case v4, v6
@@ -129,6 +131,14 @@ public struct FrameHeaders: Equatable, Sendable, BitwiseCopyable {
         sum.add(UInt16(truncatingIfNeeded: length))
         sum.add(UInt16(truncatingIfNeeded: length >> 16))
         return sum
+    }
+
+    /// Whom a frame in private memory is for.
+    ///
+    /// - Parameter frame: at least an Ethernet header.
+    public static func destination(_ frame: UnsafeRawPointer) -> MACAddress {
+        // Eight of 14 bytes, in network order; the first six count.
+        MACAddress(rawValue: unsafe frame.loadUnaligned(as: UInt64.self).byteSwapped >> 16)
     }
 
     /// A 16-bit field in network order.

@@ -77,6 +77,13 @@ public final class TapDevice: Sendable {
             linux_tap_set_persistent(queues[0].number, isPersistent ? 1 : 0), "keep \(name)")
     }
 
+    /// Which queue a frame from the host goes to is the kernel's choice again: that from which its flow's were written.
+    public func resetSteering() throws(Fault) { try setSteering(-1) }
+
+    func setSteering(_ program: Int32) throws(Fault) {
+        _ = try Self.check(linux_tap_set_steering(queues[0].number, program), "steer the frames of \(name)")
+    }
+
     /// The longest packet, Ethernet header not counted.
     public func setMTU(_ bytes: Int) throws(Fault) {
         _ = try Self.check(linux_interface_set_mtu(index, Int32(clamping: bytes)), "set the MTU of \(name) to \(bytes)")

@@ -7,6 +7,9 @@ public enum NetRing {
     /// Bytes of a slot.
     public static let transmitSlot = 12
     public static let receiveSlot = 8
+    /// Slots of the control ring, and bytes of one.
+    public static let controlSlots: UInt32 = 128
+    public static let controlSlot = 16
     /// A packet from the guest has at most so many slots of data: what frontends may send (XEN_NETIF_NR_SLOTS_MIN), and
     /// the one that old Linux frontends use in excess.
     public static let transmitSlots = 19
@@ -96,6 +99,29 @@ public enum ExtraInfo: Equatable, Sendable {
         guard size > 0 else { throw .segmentOfNothing }
         guard let kind = SegmentationKind(rawValue: body.2) else { throw .unknownSegmentation }
         return Segmentation(kind, size: size)
+    }
+}
+
+/// Extra info behind the first slot of a packet to the guest; each takes a slot of its own.
+public enum ReceiveExtra: Equatable, Sendable, BitwiseCopyable {
+    case segmentation(Segmentation)
+    /// The packet begins so many bytes into its first page (XEN_NETIF_EXTRA_TYPE_XDP, in Linux' netif.h only).
+    case headroom(UInt16)
+    case hash(PacketHash)
+
+    /// The slot's eight bytes, little-endian.
+    ///
+    /// - Parameter isLast: no other one follows.
+    public func word(isLast: Bool) -> UInt64 {
+        let more = UInt64(isLast ? 0 : ExtraInfo.moreFlag) << 8
+        switch self {
+        case .segmentation(let segmentation):
+            return 1 | more | UInt64(segmentation.size) << 16 | UInt64(segmentation.kind.rawValue) << 32
+        case .headroom(let bytes): return 5 | more | UInt64(bytes) << 16
+        case .hash(let hash):
+            let head = 4 | more | UInt64(hash.kind.rawValue) << 16
+            return head | UInt64(HashAlgorithm.toeplitz.rawValue) << 24 | UInt64(hash.value) << 32
+        }
     }
 }
 

@@ -45,6 +45,8 @@ extension TransmitPacket {
             slots: 1, extras: 0, size: UInt32(first.size), firstSize: UInt32(first.size), flags: flags)
         if flags.contains(.extraInfo) { unsafe try packet.takeExtras(slots, count) }
         if flags.contains(.moreData) { unsafe try packet.takeFragments(slots, count) }
+        // Of a packet that only changes the multicast list no byte is looked at, and frontends put nothing into it.
+        guard packet.multicast == nil else { return packet }
         if packet.fault == nil, packet.firstSize < 14 { packet.fault = .tooShort }
         guard packet.fault != nil || UInt32(first.offset) + packet.firstSize <= 4096 else { throw .beyondPage }
         return packet

@@ -20,17 +20,36 @@ struct DeviceNodes {
             let backends = try read(
                 store,
                 subjects.map {
-                    ($0.identity.backendPath, ["state", "online", "hotplug-status", "script"] + $0.device.liveKeys)
+                    (
+                        $0.identity.backendPath,
+                        ["state", "online", "hotplug-status", "script"] + $0.device.liveBackendKeys
+                    )
                 })
             let frontends = try readFrontends(store, subjects.map { ($0.identity.frontendPath, ["state"]) })
             let states = frontends.map { $0["state"].map { XenbusState(text: $0.text ?? "") } }
-            let ready = zip(subjects, states).map { $1 == .initialised || $1 == .connected ? $0.device : nil }
+            let ready = zip(subjects, states).map { isReady($1, $0.device) ? $0.device : nil }
             let keys = try frontendKeys(store, zip(subjects, ready).map { ($0.identity.frontendPath, $1) })
+            let live = try readFrontends(
+                store, zip(subjects, ready).map { ($0.identity.frontendPath, $1?.liveFrontendKeys ?? []) })
             return subjects.indices.map {
-                let live = Set(subjects[$0].device.liveKeys)
-                return Observation(
-                    backends[$0], frontend: states[$0], keys[$0], live: backends[$0].filter { live.contains($0.key) })
+                Observation(
+                    backends[$0], frontend: states[$0], keys[$0],
+                    live: liveKeys(of: subjects[$0].device, backends[$0], live[$0]))
             }
+        }
+    }
+
+    private func liveKeys(of device: any SplitDevice, _ own: NodeValues, _ frontend: NodeValues) -> LiveKeys? {
+        guard !device.liveBackendKeys.isEmpty || !device.liveFrontendKeys.isEmpty else { return nil }
+        return LiveKeys(backend: own.filter { device.liveBackendKeys.contains($0.key) }, frontend: frontend)
+    }
+
+    /// The frontend has described its rings.
+    private func isReady(_ frontend: XenbusState?, _ device: any SplitDevice) -> Bool {
+        switch frontend {
+        case .initialised, .connected: true
+        case .reconfiguring: !device.liveFrontendKeys.isEmpty
+        default: false
         }
     }
 
@@ -113,7 +132,7 @@ struct DeviceNodes {
 
 extension Observation {
     fileprivate init(
-        _ own: NodeValues, frontend: XenbusState?, _ frontendKeys: NodeValues, live: NodeValues
+        _ own: NodeValues, frontend: XenbusState?, _ frontendKeys: NodeValues, live: LiveKeys?
     ) {
         self.init(
             backend: own["state"].map { XenbusState(text: $0.text ?? "") },

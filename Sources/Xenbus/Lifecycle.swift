@@ -3,6 +3,17 @@ public import Xenstore
 /// Nodes of one directory that a device class asked for, by their path below it; missing ones are absent.
 public typealias NodeValues = [String: XenstoreValue]
 
+/// Keys that may change while a device is connected, of both ends.
+public struct LiveKeys: Equatable, Sendable {
+    public var backend: NodeValues
+    public var frontend: NodeValues
+
+    public init(backend: NodeValues = [:], frontend: NodeValues = [:]) {
+        self.backend = backend
+        self.frontend = frontend
+    }
+}
+
 /// What xenstore says about one device at one moment: everything that its life depends on.
 public struct Observation: Equatable, Sendable {
     /// Our own `state`; `nil` when the node, and with it the device, has vanished.
@@ -17,13 +28,13 @@ public struct Observation: Equatable, Sendable {
     public var frontend: XenbusState?
     /// The keys by which the frontend describes its rings, all read in one transaction.
     public var frontendKeys: NodeValues
-    /// What the device's live keys say.
-    public var liveKeys: NodeValues
+    /// The keys that may change while it is connected; nil for devices that have none.
+    public var liveKeys: LiveKeys?
 
     /// Everything observed.
     public init(
         backend: XenbusState?, isOnline: Bool, hotplug: HotplugStatus, hasScript: Bool, frontend: XenbusState?,
-        frontendKeys: NodeValues, liveKeys: NodeValues = [:]
+        frontendKeys: NodeValues, liveKeys: LiveKeys? = nil
     ) {
         self.backend = backend
         self.isOnline = isOnline
@@ -62,8 +73,8 @@ public enum Effect: Equatable, Sendable {
     case connect(frontendKeys: NodeValues)
     /// The same for rings that an earlier process has served and left as they are.
     case adopt(frontendKeys: NodeValues)
-    /// Take over live keys that have changed.
-    case adjust(liveKeys: NodeValues)
+    /// Do as the live keys say.
+    case update(liveKeys: LiveKeys)
     /// Write the keys that describe what is behind the device.
     case publishDeviceKeys
     /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
@@ -84,8 +95,8 @@ public enum Effect: Equatable, Sendable {
 public struct DeviceState: Equatable, Sendable {
     /// The keys with which the queues that run now were connected.
     public var connectedKeys: NodeValues?
-    /// The live keys that the queues go by.
-    public var liveKeys: NodeValues = [:]
+    /// The live keys that they follow.
+    public var liveKeys: LiveKeys?
     /// The transport keys were written by this process for the device as it is now.
     public var hasPublished = false
     /// The connection failed; it is not resumed before both ends were closed.
@@ -130,6 +141,7 @@ private struct Step {
         // Somebody took our 5 back; there are no queues behind it.
         case .connected where state.hasFailed, .initWait where state.hasFailed: move(to: .closing)
         case .connected: whileConnected(now)
+        case .reconfigured where now.liveKeys != nil: whileConnected(now)
         case .initWait: whileWaiting(now)
         case .closing: whileClosing(now)
         case .closed: whileClosed(now)
@@ -176,6 +188,7 @@ private struct Step {
         // A kernel started by kexec resets its frontends without closing them first.
         case nil, .unknown, .initialising, .initWait, .closed: close()
         case .initialised, .connected: keepConnected(now)
+        case .reconfiguring where now.liveKeys != nil: reconfigure(now)
         case .reconfiguring, .reconfigured: break
         }
     }
@@ -220,6 +233,7 @@ private struct Step {
         guard state.isConnected else { return false }
         effects.append(.disconnect)
         state.connectedKeys = nil
+        state.liveKeys = nil
         return true
     }
 
@@ -258,7 +272,7 @@ private struct Step {
     private mutating func connect(_ now: Observation) {
         effects += [.connect(frontendKeys: now.frontendKeys), .publishDeviceKeys]
         state.connectedKeys = now.frontendKeys
-        state.liveKeys = now.liveKeys
+        update(now)
     }
 
     private mutating func connectWhenReady(_ now: Observation) {
@@ -271,20 +285,34 @@ private struct Step {
     private mutating func adopt(_ now: Observation) {
         effects += [.adopt(frontendKeys: now.frontendKeys), .publishDeviceKeys]
         state.connectedKeys = now.frontendKeys
-        state.liveKeys = now.liveKeys
+        update(now)
+    }
+
+    private mutating func update(_ now: Observation) {
+        guard let keys = now.liveKeys, keys != state.liveKeys else { return }
+        effects.append(.update(liveKeys: keys))
+        state.liveKeys = keys
+    }
+
+    /// The frontend waits with 7 until we say 8, and goes back to 4 itself.
+    private mutating func reconfigure(_ now: Observation) {
+        guard state.isConnected else {
+            if now.isPluggedIn { adopt(now) }
+            return
+        }
+        update(now)
+        move(to: .reconfigured)
     }
 
     /// Other keys than those that we serve: the guest was resumed and has made itself new rings.
     private mutating func keepConnected(_ now: Observation) {
         guard now.isPluggedIn else { return }
-        guard state.connectedKeys != now.frontendKeys else { return adjust(now) }
+        guard state.connectedKeys != now.frontendKeys else {
+            update(now)
+            // Else the 8 would still be there when the frontend waits for the next one; xen-netback leaves it.
+            return move(to: .connected)
+        }
         if stop() { connect(now) } else { adopt(now) }
-    }
-
-    private mutating func adjust(_ now: Observation) {
-        guard state.liveKeys != now.liveKeys else { return }
-        effects.append(.adjust(liveKeys: now.liveKeys))
-        state.liveKeys = now.liveKeys
     }
 
     /// Own state 5 under a frontend that has not begun to close.

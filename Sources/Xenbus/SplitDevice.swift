@@ -37,12 +37,15 @@ public enum DeviceNews: Equatable, Sendable {
 public protocol SplitDevice: AnyObject {
     /// The nodes of the backend's own directory that `connect` needs.
     var backendKeys: [String] { get }
-    /// Those of them that may change while it is connected.
-    var liveKeys: [String] { get }
+    /// Nodes of the backend's own directory that may change while it is connected.
+    var liveBackendKeys: [String] { get }
     /// The nodes of the frontend's directory to be read first.
     var frontendKeys: [String] { get }
     /// Those whose names depend on the first ones; all are read in the same transaction.
     func frontendKeys(after known: NodeValues) -> [String]
+    /// Nodes of the frontend's directory that may change while it is connected; such a device may be reconfigured as well
+    /// (states 7 and 8). None for most.
+    var liveFrontendKeys: [String] { get }
 
     /// What a frontend reads before it sets up its rings.
     var transportKeys: [PublishedKey] { get }
@@ -50,8 +53,8 @@ public protocol SplitDevice: AnyObject {
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
     /// The same for rings that an earlier process has served: what is on them is not lost and not done twice.
     func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
-    /// Takes over what the live keys say now, while connected.
-    func adjust(backend: NodeValues)
+    /// What the live keys say now: after each connection, and when they have changed.
+    func update(_ keys: LiveKeys) throws(DeviceFailure)
     /// Stops the queues and leaves everything so that another process can `adopt` it.
     func suspend()
     /// Stops the queues: what is in flight ends and is answered.
@@ -74,6 +77,7 @@ public protocol SplitDevice: AnyObject {
 }
 
 extension SplitDevice {
-    public var liveKeys: [String] { [] }
-    public func adjust(backend: NodeValues) {}
+    public var liveBackendKeys: [String] { [] }
+    public var liveFrontendKeys: [String] { [] }
+    public func update(_ keys: LiveKeys) throws(DeviceFailure) {}
 }

@@ -33,11 +33,11 @@ public final class XenbusDriver {
         let watch: XenstoreWatch
     }
 
-    /// A device, what is known of it, and the watch on its frontend's state.
+    /// A device, what is known of it, and the watches on its frontend's state and live keys.
     private struct ServedDevice {
         let identity: DeviceIdentity
         let device: any SplitDevice
-        let frontendWatch: XenstoreWatch
+        let frontendWatches: [XenstoreWatch]
         var state: DeviceState
     }
 
@@ -128,7 +128,7 @@ public final class XenbusDriver {
         for change in client.pendingChanges() {
             if let directory = directories.first(where: { $0.watch == change.watch }) {
                 note(change.children, in: directory)
-            } else if let (identity, _) = devices.first(where: { $0.value.frontendWatch == change.watch }) {
+            } else if let (identity, _) = devices.first(where: { $0.value.frontendWatches.contains(change.watch) }) {
                 pending.insert(identity)
             }
         }
@@ -187,9 +187,12 @@ public final class XenbusDriver {
         hasSeen = true
         pending.insert(identity)
         let device = makeDevice(identity)
-        let watch = try client.watch(identity.frontendPath.appending("state"))
+        var watches: [XenstoreWatch] = []
+        for key in ["state"] + device.liveFrontendKeys {
+            watches.append(try client.watch(identity.frontendPath.appending(key)))
+        }
         devices[identity] = ServedDevice(
-            identity: identity, device: device, frontendWatch: watch, state: DeviceState())
+            identity: identity, device: device, frontendWatches: watches, state: DeviceState())
         log.info("device appeared", metadata: ["device": "\(identity)"])
         if let reason = device.recordedFailure {
             devices[identity]?.state = Lifecycle.step(DeviceState(), .failed(reason, .device)).0
@@ -360,7 +363,7 @@ public final class XenbusDriver {
         case .publishError(let reason): work.publication.write([errorKey(served.identity, reason)])
         case .connect(let keys): return try connect(served, keys, adopting: false, &work)
         case .adopt(let keys): return try connect(served, keys, adopting: true, &work)
-        case .adjust(let keys): served.device.adjust(backend: keys)
+        case .update(let keys): return update(served.device, keys)
         case .disconnect: served.device.disconnect()
         case .closeVolume: served.device.closeVolume()
         case .absolve, .forget: served.device.forgetFailure()
@@ -384,6 +387,15 @@ public final class XenbusDriver {
         }
     }
 
+    private func update(_ device: any SplitDevice, _ keys: LiveKeys) -> DeviceFailure? {
+        do throws(DeviceFailure) {
+            try device.update(keys)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
     private func errorKey(_ identity: DeviceIdentity, _ reason: String) -> PublishedKey {
         log.error("\(reason)", metadata: ["device": "\(identity)"])
         // Values are bounded (2,048 bytes for oxenstored), and a reason must never be what keeps a device from closing.
@@ -393,6 +405,6 @@ public final class XenbusDriver {
     private func forget(_ identity: DeviceIdentity) throws(XenstoreError) {
         guard let served = devices.removeValue(forKey: identity) else { return }
         log.info("device vanished", metadata: ["device": "\(identity)"])
-        try client.unwatch(served.frontendWatch)
+        for watch in served.frontendWatches { try client.unwatch(watch) }
     }
 }

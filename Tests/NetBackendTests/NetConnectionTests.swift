@@ -93,11 +93,63 @@ import Xenstore
         #expect(old.offloads.segmentationV4 && !old.offloads.segmentationV6 && !old.offloads.checksumV6)
     }
 
+    @Test func `a control ring needs its channel, and pages and channels of its own`() throws {
+        #expect(try Self.negotiate([:]).control == nil)
+        #expect(try Self.negotiate(["event-channel-ctrl": "7"]).control == nil)
+        let control = try Self.negotiate(["ctrl-ring-ref": "12", "event-channel-ctrl": "7"]).control
+        #expect(control == NetConnection.Control(ring: GrantReference(12), port: EventPort(7)))
+        #expect(Self.refused(["ctrl-ring-ref": "12"]) == "event-channel-ctrl")
+        for (ring, channel) in [("8", "7"), ("9", "7"), ("12", "3")] {
+            #expect(
+                Self.refused(["ctrl-ring-ref": ring, "event-channel-ctrl": channel]) == "multi-queue-num-queues")
+        }
+    }
+
+    @Test(arguments: ["", "x", "-1", "4294967296", "12 ", "0x12"])
+    func `a control ring's reference has a rule`(_ value: String) {
+        #expect(Self.refused(["ctrl-ring-ref": value, "event-channel-ctrl": "7"]) == "ctrl-ring-ref")
+    }
+
+    @Test(arguments: ["", "0", "x", "131072", "-7"])
+    func `a control ring's channel has a rule`(_ value: String) {
+        #expect(Self.refused(["ctrl-ring-ref": "12", "event-channel-ctrl": value]) == "event-channel-ctrl")
+    }
+
+    private static func live(_ texts: [String: String]) throws(KeyRefusal) -> LiveSettings {
+        try LiveSettings(texts.mapValues { XenstoreValue(Array($0.utf8)) })
+    }
+
+    @Test func `what is not said is not wanted`() throws {
+        let nothing = try Self.live([:])
+        #expect(!nothing.filtersMulticast && nothing.headroom == 0)
+        let all = try Self.live(["request-multicast-control": "1", "xdp-headroom": "4082"])
+        #expect(all.filtersMulticast && all.headroom == 4082)
+        #expect(Set(LiveSettings.keys).isDisjoint(with: NetConnection.fixedKeys), "no new connection for them")
+    }
+
+    @Test(arguments: [
+        ("request-multicast-control", "2"), ("request-multicast-control", ""), ("request-multicast-control", "yes"),
+        ("request-multicast-control", "01"), ("xdp-headroom", "4083"), ("xdp-headroom", "32767"),
+        ("xdp-headroom", "65536"), ("xdp-headroom", "-1"), ("xdp-headroom", ""), ("xdp-headroom", "256 "),
+        ("xdp-headroom", "18446744073709551616"),
+    ])
+    func `live keys have rules`(_ key: String, _ value: String) {
+        do throws(KeyRefusal) {
+            _ = try Self.live([key: value])
+            Issue.record("\(key) \(value) was taken")
+        } catch {
+            #expect(error.key == key)
+        }
+    }
+
     /// Windows reads flags in base 2.
     @Test func whatIsOfferedIsWrittenPlainly() {
         let keys = NetOffer(queues: 99, splitsEvents: true).transportKeys
         #expect(keys.filter { $0.name.hasPrefix("feature") }.allSatisfy { ["0", "1"].contains($0.value) })
         #expect(keys.contains(PublishedKey("multi-queue-max-queues", 8)))
+        for name in ["multicast-control", "dynamic-multicast-control", "xdp-headroom", "ctrl-ring"] {
+            #expect(keys.contains(PublishedKey("feature-\(name)", 1)))
+        }
     }
 
     // MARK: settings

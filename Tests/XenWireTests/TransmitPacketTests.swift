@@ -62,6 +62,13 @@ import Testing
         #expect(packet.slots == 3)
     }
 
+    /// Nobody looks at its data: frontends may leave everything but the flag at 0, or have it point anywhere.
+    @Test(arguments: [slot(0, .extraInfo), slot(13, .extraInfo), slot(4096, .extraInfo, offset: 1)])
+    func aChangeOfTheMulticastListNeedsNoData(first: Slot) throws {
+        let packet = try Self.judge([first, Self.extra(2, [1, 0, 0x5E, 0, 0, 1])])
+        #expect(packet.multicast != nil && packet.fault == nil)
+    }
+
     @Test(
         arguments: [
             ([slot(100, .moreData)], NetViolation.chainWithoutEnd),
@@ -125,7 +132,7 @@ import Testing
             }
             guard let packet = try? Self.judge(slots) else { continue }
             #expect((1...slots.count).contains(packet.slots) && packet.extras < packet.slots)
-            #expect(packet.fault != nil || packet.firstSize <= 4096)
+            #expect(packet.fault != nil || packet.multicast != nil || packet.firstSize <= 4096)
         }
     }
 

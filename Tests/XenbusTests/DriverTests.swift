@@ -17,8 +17,6 @@ private final class RecordingDevice: SplitDevice {
     init(_ identity: DeviceIdentity) { self.identity = identity }
 
     let backendKeys = ["mode"]
-    let liveKeys = ["rate"]
-    func adjust(backend: NodeValues) { calls.append("adjust \(backend["rate"]?.text ?? "none")") }
     /// How often the device was looked at while its frontend was ready.
     var looks = 0
     var frontendKeys: [String] {
@@ -27,6 +25,9 @@ private final class RecordingDevice: SplitDevice {
     }
     func frontendKeys(after known: NodeValues) -> [String] { known["count"] == nil ? [] : ["ring-ref0", "ring-ref1"] }
     var transportKeys = [PublishedKey("max-queues", 8)]
+    var liveFrontendKeys: [String] = []
+    var liveBackendKeys: [String] { liveFrontendKeys.isEmpty ? [] : ["rate"] }
+    var updateRefusal: DeviceFailure?
 
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         calls.append("connect \(frontend.keys.sorted()) \(backend.keys.sorted())")
@@ -37,6 +38,11 @@ private final class RecordingDevice: SplitDevice {
         calls.append("adopt")
         if let refusal { throw refusal }
         return [PublishedKey("sectors", 2048)]
+    }
+    func update(_ keys: LiveKeys) throws(DeviceFailure) {
+        let all = keys.frontend.merging(keys.backend) { $1 }.sorted { $0.key < $1.key }
+        calls.append("update " + all.map { "\($0.key)=\($0.value)" }.joined(separator: " "))
+        if let updateRefusal { throw updateRefusal }
     }
     func suspend() { calls.append("suspend") }
     func disconnect() { calls.append("disconnect") }
@@ -80,9 +86,10 @@ private final class World {
     private final class Made {
         var devices: [UInt32: RecordingDevice] = [:]; var failure: String?; var refusal: DeviceFailure?
         var holder: String?
+        var liveKeys: [String] = []
     }
 
-    init(failure: String? = nil) throws {
+    init(failure: String? = nil, liveKeys: [String] = []) throws {
         let store = store
         toolstack = try XenstoreClient { store.connect(DomainID(0)) }
         let transport = CountingTransport(store.connect(DomainID(0)))
@@ -90,6 +97,7 @@ private final class World {
         client = try XenstoreClient { transport }
         let made = Made()
         made.failure = failure
+        made.liveKeys = liveKeys
         self.made = made
         let deviceClass = DeviceClass(
             backendType: "vbd", frontendType: "vbd", backend: DomainID(0), frontend: DomainID(7))
@@ -99,6 +107,7 @@ private final class World {
         ) { identity in
             let device = RecordingDevice(identity)
             device.recordedFailure = made.failure
+            device.liveFrontendKeys = made.liveKeys
             device.refusal = made.refusal
             made.devices[identity.number] = device
             return device
@@ -185,6 +194,50 @@ struct DriverTests {
         #expect(try world.state() == "4")
         #expect(try world.read(World.back("sectors")) == "2048")
         #expect(try world.device().calls == [#"connect ["count", "ring-ref1"] ["mode"]"#])
+    }
+
+    @Test func `live keys are told after the connection, and whenever they change`() throws {
+        let world = try World(liveKeys: ["wish", "headroom"])
+        try world.create()
+        try world.write(World.back("hotplug-status"), "connected")
+        try world.write(World.front("wish"), "1")
+        try world.write(World.front("state"), "4")
+        #expect(try world.state() == "4")
+        #expect(try world.device().calls == ["connect [] [\"mode\"]", "update wish=1"])
+        try world.write(World.front("wish"), "0")
+        try world.write(World.front("headroom"), "256")
+        try world.write(World.front("headroom"), "256")
+        #expect(try world.device().calls.dropFirst(2) == ["update wish=0", "update headroom=256 wish=0"])
+        #expect(try world.state() == "4", "nothing else happens")
+        try world.device().updateRefusal = DeviceFailure("wish: no")
+        try world.write(World.front("wish"), "x")
+        #expect(try world.state() == "5")
+        #expect(try world.read(World.back("error")) == "wish: no")
+    }
+
+    /// As xen-netfront does for XDP: 7, wait for 8, 4; more than once.
+    @Test func `a frontend is reconfigured without a new connection`() throws {
+        let world = try World(liveKeys: ["headroom"])
+        try world.connect()
+        for headroom in ["256", "0"] {
+            try world.write(World.front("headroom"), headroom)
+            try world.write(World.front("state"), "7")
+            #expect(try world.state() == "8")
+            try world.write(World.front("state"), "4")
+            #expect(try world.state() == "4")
+        }
+        #expect(try world.device().calls == ["update headroom=256", "update headroom=0"])
+        try world.write(World.front("state"), "7")
+        try world.write(World.front("state"), "5")
+        #expect(try world.state() == "5")
+    }
+
+    @Test func `a device without live keys is not reconfigured`() throws {
+        let world = try World()
+        try world.connect()
+        try world.write(World.front("state"), "7")
+        #expect(try world.state() == "4")
+        #expect(try world.device().calls == [])
     }
 
     @Test(arguments: [
@@ -418,16 +471,14 @@ struct DriverTests {
         #expect(try world.state(2) == "2")
     }
 
-    @Test func `a live key that changes is taken over, and nothing else happens`() throws {
-        let world = try World()
-        try world.write(World.back("rate"), "1")
+    @Test func `a live key of our own directory is followed too, and the others are not`() throws {
+        let world = try World(liveKeys: ["wish"])
         try world.connect()
         try world.write(World.back("rate"), "1")
-        #expect(try world.device().calls == [])
-        try world.write(World.back("rate"), "2")
+        try world.write(World.back("rate"), "1")
         try world.write(World.back("mode"), "r")
         try world.remove(World.back("rate"))
-        #expect(try world.device().calls == ["adjust 2", "adjust none"])
+        #expect(try world.device().calls == ["update rate=1", "update "])
         #expect(try world.state() == "4")
     }
 

@@ -25,6 +25,17 @@ int linux_tap_set_address(int fd, const uint8_t *address);
 int linux_interface_set_mtu(int index, int mtu);
 /// Sets an interface up or down; 0 or -errno.
 int linux_interface_set_up(int index, int up);
+/// A BPF array map of one entry of `bytes`, all zeros; its descriptor or -errno.
+int linux_bpf_array(uint32_t bytes);
+/// Sets the entry, as many bytes as it has; 0 or -errno.
+int linux_bpf_update(int map, const void *value);
+/// Loads a socket filter (linux/bpf.h, struct bpf_insn); its descriptor or -errno: EPERM without CAP_BPF, EINVAL or EACCES if
+/// the kernel does not accept it.
+int linux_bpf_load(const uint64_t *instructions, uint32_t count);
+/// Runs a program once for a frame, as the kernel would; what it returns, which is not negative, or -errno.
+int linux_bpf_run(int program, const void *frame, uint32_t bytes);
+/// Has a program choose the queue of each frame from the host (TUNSETSTEERINGEBPF), -1: none; 0 or -errno.
+int linux_tap_set_steering(int fd, int program);
 /// read(2) and write(2) of a frame with its header, repeated after a signal; bytes or -errno.
 LINUX_NO_LOCKS long linux_frame_read(int fd, void *bytes, size_t capacity);
 LINUX_NO_LOCKS long linux_frame_write(int fd, const void *bytes, size_t count);

@@ -134,11 +134,15 @@ struct netif_rx_request_wire { uint16_t id, pad; uint32_t gref; };
 struct netif_rx_response_wire { uint16_t id, offset, flags; int16_t status; };
 // Takes a slot of either ring; the body's meaning follows from the type.
 struct netif_extra_wire { uint8_t type, flags; uint8_t body[6]; };
+struct netif_ctrl_request_wire { uint16_t id, type; uint32_t data[3]; };
+struct netif_ctrl_response_wire { uint16_t id, type; uint32_t status, data; };
 _Static_assert(sizeof(struct netif_tx_request_wire) == 12 && offsetof(struct netif_tx_request_wire, id) == 8, "tx request");
 _Static_assert(sizeof(struct netif_tx_response_wire) == 4, "tx response");
 _Static_assert(sizeof(struct netif_rx_request_wire) == 8 && offsetof(struct netif_rx_request_wire, gref) == 4, "rx request");
 _Static_assert(sizeof(struct netif_rx_response_wire) == 8 && offsetof(struct netif_rx_response_wire, status) == 6, "rx response");
 _Static_assert(sizeof(struct netif_extra_wire) == 8, "extra info");
+_Static_assert(sizeof(struct netif_ctrl_request_wire) == 16 && offsetof(struct netif_ctrl_request_wire, data) == 4, "control request");
+_Static_assert(sizeof(struct netif_ctrl_response_wire) == 12 && offsetof(struct netif_ctrl_response_wire, status) == 4, "control response");
 
 // ---- Grants ---------------------------------------------------------------------------------------------------------
 // xen/grant_table.h, struct grant_entry_v1: eight bytes, so a whole entry can be read in one load.
