@@ -36,8 +36,8 @@ import Testing
             for (index, size) in sizes.enumerated() {
                 let frame = unsafe UnsafeMutableRawBufferPointer(
                     rebasing: memory[index * 16_384..<(index + 1) * 16_384])
-                for byte in 0..<size { frame[byte] = UInt8(truncatingIfNeeded: round + index) }
-                if let base = unsafe frame.baseAddress { unsafe batch.add(base, size) }
+                for byte in 0..<size { unsafe frame[byte] = UInt8(truncatingIfNeeded: round + index) }
+                if let base = frame.baseAddress { unsafe batch.add(base, size) }
             }
             batch.run()
             for (index, size) in sizes.enumerated() {
