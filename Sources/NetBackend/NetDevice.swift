@@ -88,12 +88,12 @@ public final class NetDevice: SplitDevice {
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try connect(frontend, backend, knowsGroups: true)
+        try connect(frontend, backend, isFresh: true)
     }
 
-    /// - Parameter knowsGroups: the guest's multicast list is empty, and nobody has taken it away.
+    /// - Parameter isFresh: no earlier process has served these rings.
     private func connect(
-        _ frontend: NodeValues, _ backend: NodeValues, knowsGroups: Bool
+        _ frontend: NodeValues, _ backend: NodeValues, isFresh: Bool
     ) throws(DeviceFailure) -> [PublishedKey] {
         do {
             let means = try means.get()
@@ -104,12 +104,12 @@ public final class NetDevice: SplitDevice {
             limit.set(settings.rate)
             try tap.attach(queues: connection.queues.count)
             self.connection = connection
-            policy = SharedReceivePolicy(queues: connection.queues.count, knowsGroups: knowsGroups)
+            policy = SharedReceivePolicy(queues: connection.queues.count, knowsGroups: isFresh)
             // First, for the host sends nothing before it has noticed, not even answers.
             try tap.setCarrier(true)
             for index in connection.queues.indices { try start(index, connection, settings, means) }
             // What an earlier process has set stays as long as the connection.
-            if knowsGroups { try tap.resetSteering() }
+            if isFresh { try tap.resetSteering() }
             try startControl(connection, means)
             conditions = currentConditions.map { _ in .running }
             log.info("\(tap.name): \(summary(connection))")
@@ -202,7 +202,7 @@ public final class NetDevice: SplitDevice {
     /// Responses are in order and never outstanding between two turns: rings say all there is to know, but for what a guest
     /// has set earlier. Without its multicast list it gets all groups; without its hash settings, no hashes.
     public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try connect(frontend, backend, knowsGroups: false)
+        try connect(frontend, backend, isFresh: false)
     }
 
     public func suspend() {

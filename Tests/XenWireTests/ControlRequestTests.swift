@@ -42,6 +42,25 @@ import XenWire
         #expect(Self.judge(type, (data[0], data[1], data[2])) == .failure(status))
     }
 
+    /// Whatever a guest writes: nothing lies beyond a key, a table or a page.
+    @Test func `anything is judged`() {
+        var random = SystemRandomNumberGenerator()
+        func word() -> UInt32 {
+            let near = UInt32.random(in: 0...260, using: &random)
+            return [near, 0 &- near, .random(in: 0...(.max), using: &random)].randomElement(using: &random) ?? near
+        }
+        for _ in 0..<100_000 {
+            switch try? Self.judge(.random(in: 0...12, using: &random), (word(), word(), word())).get() {
+            case .setHashTypes(let types): #expect(types.isSubset(of: .all))
+            case .setHashKey(_, let length): #expect((0...40).contains(length))
+            case .setMappingSize(let size): #expect((0...128).contains(size))
+            case .setMapping(_, let count, let offset):
+                #expect(count >= 0 && offset >= 0 && count + offset <= 128)
+            default: break
+            }
+        }
+    }
+
     @Test func `extra info for the guest has netif's layout`() {
         func bytes(_ extra: ReceiveExtra, isLast: Bool) -> [UInt8] {
             let word = extra.word(isLast: isLast)

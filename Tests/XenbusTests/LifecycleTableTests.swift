@@ -281,6 +281,27 @@ struct LifecycleTableTests {
         }
     }
 
+    /// They add only themselves: the update after a connection, and states 7 and 8.
+    @Test(arguments: starts)
+    func `live keys change nothing but what is theirs`(_ start: DeviceState) {
+        for observation in Self.observations {
+            var now = observation
+            now.liveKeys = ["wish": 1]
+            let (state, effects) = Lifecycle.step(start, .observed(now))
+            #expect(state.isConnected || state.liveKeys == nil)
+            let (_, settled, history) = Self.settle(start, now)
+            #expect(history.count <= 4, "\(now): \(history)")
+            #expect(history.joined().filter { $0 == .update(liveKeys: ["wish": 1]) }.count <= 1)
+            let reconfigures = now.frontend == .reconfiguring || now.backend == .reconfigured
+            if !reconfigures {
+                #expect(
+                    effects.filter { $0 != .update(liveKeys: ["wish": 1]) }
+                        == Lifecycle.step(start, .observed(observation)).1)
+                #expect(settled.backend != .reconfigured)
+            }
+        }
+    }
+
     @Test(arguments: starts)
     func `queues run exactly while the state says so`(_ start: DeviceState) {
         for now in Self.observations {
