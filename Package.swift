@@ -56,12 +56,13 @@ let package = Package(
         module("XenWire", ["CXen"]),
         module("SharedRing", ["CXen", "CLinux", "Descriptors", "XenWire"]),
         module("NetFrames", ["XenWire"]),
+        module("HostNetwork", ["CLinux", "Descriptors", "NetFrames"]),
         module("Tap", ["CLinux", "Descriptors"]),
         module(
             "NetBackend",
             [
                 "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus",
-                "NetFrames", "Tap",
+                "HostNetwork", "NetFrames", "Tap",
                 .product(name: "Logging", package: "swift-log"),
             ]),
         module("Telemetry", ["CXen", "Descriptors", .product(name: "Logging", package: "swift-log")]),
@@ -100,7 +101,7 @@ let package = Package(
         .executableTarget(
             name: "xen-netbackd",
             dependencies: [
-                "BackendDaemon", "NetBackend", "XenWire", "Xenbus",
+                "BackendDaemon", "Descriptors", "HostNetwork", "NetBackend", "Service", "XenWire", "Xenbus",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
@@ -144,6 +145,9 @@ let package = Package(
                 "Xenbus",
                 "Xenstore",
             ]),
+        .target(name: "CNamespace", path: "Tests/CNamespace"),
+        tests(
+            of: "HostNetwork", ["CLinux", "CNamespace", "Descriptors", "HostNetwork", "Loopback", "NetFrames", "Tap"]),
         tests(of: "NetFrames", ["NetFrames", "XenWire"]),
         tests(of: "XenWire", ["CXen", "CXenReference", "XenWire"]),
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenbus", "Xenstore", "XenWire"]),
