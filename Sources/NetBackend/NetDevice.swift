@@ -16,6 +16,7 @@ public final class NetDevice: SplitDevice {
     private let identity: DeviceIdentity
     private let offer: NetOffer
     private let filters: Bool
+    private let attachment: NetAttachment
     private let platform: any RingPlatform
     private let means: Result<Means, Fault>
     private let log: Logger
@@ -27,13 +28,17 @@ public final class NetDevice: SplitDevice {
     /// Makes the TAP device, down: it must be there before the toolstack's script is told of the interface (state 2), and
     /// the script sets it up. It outlives the process, as long as the interface does.
     ///
-    /// - Parameter filters: interfaces send only what is their guest's own, unless their node `filter` says otherwise.
+    /// - Parameters:
+    ///   - filters: interfaces send only what is their guest's own, unless their node `filter` says otherwise.
+    ///   - attachment: how interfaces without a script are attached.
     public init(
-        _ identity: DeviceIdentity, _ offer: NetOffer, filters: Bool, platform: any RingPlatform, log: Logger
+        _ identity: DeviceIdentity, _ offer: NetOffer, filters: Bool, attachment: NetAttachment,
+        platform: any RingPlatform, log: Logger
     ) {
         self.identity = identity
         self.offer = offer
         self.filters = filters
+        self.attachment = attachment
         self.platform = platform
         var log = log
         log[metadataKey: "device"] = "\(identity)"
@@ -74,9 +79,13 @@ public final class NetDevice: SplitDevice {
 
     // MARK: keys
 
-    public var backendKeys: [String] { InterfaceSettings.keys }
+    public var backendKeys: [String] { InterfaceSettings.keys + NetAttachment.keys }
     public var frontendKeys: [String] { NetConnection.fixedKeys }
-    public var transportKeys: [PublishedKey] { offer.transportKeys }
+    public var transportKeys: [PublishedKey] {
+        guard case .failure(let fault) = means else { return offer.transportKeys }
+        // The script is going to miss the TAP device, and will not know why.
+        return offer.transportKeys + [PublishedKey("hotplug-error", "\(fault)")]
+    }
 
     public func frontendKeys(after known: NodeValues) -> [String] { NetConnection.ringKeys(after: known, offer) }
 
@@ -88,17 +97,18 @@ public final class NetDevice: SplitDevice {
             let tap = means.tap
             let settings = try InterfaceSettings(backend, filters: filters)
             let connection = try NetConnection.negotiate(frontend, offer)
+            let hotplug = try attachment.attach("\(identity)", tap.index, backend)
             try tap.attach(queues: connection.queues.count)
             self.connection = connection
             for index in connection.queues.indices { try start(index, connection, settings, means) }
             conditions = queues.map { _ in .running }
             try tap.setCarrier(true)
             log.info("\(tap.name): \(summary(connection))")
+            return [PublishedKey("carrier", 1)] + hotplug
         } catch {
             disconnect()
-            throw DeviceFailure("\(error)")
+            throw DeviceFailure("\(error)", keys: NetAttachment.keys(after: error))
         }
-        return [PublishedKey("carrier", 1)]
     }
 
     private func start(_ index: Int, _ connection: NetConnection, _ settings: InterfaceSettings, _ means: Means)
@@ -141,7 +151,9 @@ public final class NetDevice: SplitDevice {
         queues = []
     }
 
-    public func closeVolume() {}
+    public func closeVolume() {
+        do throws(Fault) { try attachment.detach("\(identity)") } catch { log.warning("\(error)") }
+    }
 
     public var isPeerAlive: Bool {
         guard let rings = connection?.queues.first else { return false }
