@@ -141,9 +141,8 @@ let package = Package(
         tests(
             of: "NetBackend",
             [
-                "CXen", "Descriptors", "Loopback", "NetBackend", "NetFrames", "SharedRing", "Telemetry", "XenWire",
-                "Xenbus",
-                "Xenstore",
+                "CXen", "Descriptors", "HostNetwork", "Loopback", "NetBackend", "NetFrames", "SharedRing", "Telemetry",
+                "XenWire", "Xenbus", "Xenstore",
             ]),
         .target(name: "CNamespace", path: "Tests/CNamespace"),
         tests(

@@ -41,10 +41,16 @@ public struct NetAttachment: Sendable {
 
     /// Nil if it is for a script, or for somebody else.
     func request(_ keys: NodeValues) throws(KeyRefusal) -> AttachmentRequest? {
-        guard keys["script"] == nil, let mode = try mode(keys) else { return nil }
+        guard !hasScript(keys), let mode = try mode(keys) else { return nil }
         if case .bridge = mode { return AttachmentRequest(mode, addresses: [], uplink: nil) }
         return AttachmentRequest(
             mode, addresses: try InterfaceSettings.addresses(keys["ip"]), uplink: try interface("gatewaydev", keys))
+    }
+
+    /// libxl always names one; `hotplug/vif-xen-netbackd` leaves the interface to us.
+    private func hasScript(_ keys: NodeValues) -> Bool {
+        guard let script = keys["script"] else { return false }
+        return script.text?.split(separator: "/").last != "vif-xen-netbackd"
     }
 
     private func mode(_ keys: NodeValues) throws(KeyRefusal) -> AttachmentMode? {

@@ -99,6 +99,22 @@ struct NetAttachmentTests {
         daemon.kill()
     }
 
+    @Test func `the script of ours leaves the interface to the daemon`() throws {
+        let world = try NetWorld()
+        let daemon = try world.startDaemon(["--attach", "bridge=xx,create"])
+        try world.createInterface([
+            NetWorld.back("script"): "/etc/xen/scripts/vif-xen-netbackd", NetWorld.back("hotplug-status"): "",
+            NetWorld.back("bridge"): "xenbr5",
+        ])
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        let front = try world.connect()
+        defer { withExtendedLifetime(front) {} }
+        try world.plugIn()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        #expect(try links(world).contains("master xenbr5"))
+        daemon.kill()
+    }
+
     @Test(arguments: [
         ("bridge=nobr0", "", "bridge nobr0 does not exist"),
         ("routed", "", "ip missing: routed needs the guest's addresses"),
