@@ -54,7 +54,7 @@ struct AttachmentTests {
 
     @Test func `a bridge of ours into which the owner has put a port stays`() throws {
         let stage = try Stage()
-        let guest = try Guest(5, on: stage.host)
+        let guest = try Interface(5, on: stage.host)
         try stage.attach(guest, "bridge=xenbr7,create")
         try stage.host.run("ip link add own0 type veth peer name own1; ip link set own0 master xenbr7")
         try stage.detach(guest)
@@ -63,7 +63,7 @@ struct AttachmentTests {
 
     @Test func `a missing bridge is named, and nothing is left`() throws {
         let stage = try Stage()
-        let guest = try Guest(5, on: stage.host)
+        let guest = try Interface(5, on: stage.host)
         let before = try stage.configuration()
         #expect(throws: AttachmentError.missingBridge("nobr0")) { try stage.attach(guest, "bridge=nobr0") }
         #expect(throws: AttachmentError.noBridge("eth0")) { try stage.attach(guest, "bridge=eth0") }
@@ -106,7 +106,7 @@ struct AttachmentTests {
 
     @Test func `an address belongs to one guest`() throws {
         let stage = try Stage()
-        let guests = try [5, 6].map { try Guest($0, on: stage.host) }
+        let guests = try [5, 6].map { try Interface($0, on: stage.host) }
         try stage.attach(guests[0], "routed", ["10.9.0.2"])
         let before = try stage.configuration()
         #expect {
@@ -213,7 +213,7 @@ struct AttachmentTests {
         let request = AttachmentRequest(
             try #require(AttachmentMode(mode)), addresses: addresses.compactMap { AddressRange($0) }, uplink: nil)
         for count in 0..<20 {
-            var guest: Guest? = try Guest(5, on: stage.host)
+            var guest: Interface? = try Interface(5, on: stage.host)
             let device = try #require(guest).device
             let index = try #require(guest).tap.index
             let isWhole = try stage.host.inside {
@@ -236,7 +236,7 @@ struct AttachmentTests {
         let stage = try Stage()
         let before = try stage.configuration()
         do {
-            let guests = try [5, 6].map { try Guest($0, on: stage.host) }
+            let guests = try [5, 6].map { try Interface($0, on: stage.host) }
             for guest in guests { try guest.tap.setPersistent(true) }
             try stage.attach(guests[0], "nat=10.88.0.0/24", ["10.88.0.5"])
             try stage.attach(guests[1], "bridge=xenbr7,create")
@@ -252,7 +252,7 @@ struct AttachmentTests {
 
     @Test func `what the owner has changed meanwhile stays`() throws {
         let stage = try Stage()
-        let guest = try Guest(5, on: stage.host)
+        let guest = try Interface(5, on: stage.host)
         try stage.host.run("ip link add br0 type bridge; ip link add br1 type bridge")
         try stage.attach(guest, "bridge=br0")
         try stage.host.run("ip link set vif5.0 master br1")

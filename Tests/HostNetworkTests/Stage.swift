@@ -57,19 +57,20 @@ final class Namespace {
 }
 
 /// Carries frames between two TAP devices until it goes: the guest's kernel is at one, the host at the other.
-final class Cable: Sendable {
-    private let threads: [JoinableThread]
+final class Cable {
+    private let cut = Cut()
+    private var threads: [JoinableThread] = []
 
-    init(_ first: TapDevice, _ second: TapDevice) throws {
-        let cut = Cut()
-        threads = try [(first, second), (second, first)].map { source, sink in
-            try JoinableThread(name: "cable") { Self.carry(source.queues[0].number, sink.queues[0].number, cut) }
+    func connect(_ first: TapDevice, _ second: TapDevice) throws {
+        for (source, sink) in [(first, second), (second, first)] {
+            threads.append(
+                try JoinableThread(name: "cable") { [cut] in
+                    Self.carry(source.queues[0].number, sink.queues[0].number, cut)
+                })
         }
-        self.cut = cut
     }
 
     private final class Cut: Sendable { let isCut = Atomic(false) }
-    private let cut: Cut
 
     private static func carry(_ source: Int32, _ sink: Int32, _ cut: Cut) {
         var buffer = [UInt8](repeating: 0, count: 70_000)
@@ -86,27 +87,33 @@ final class Cable: Sendable {
     }
 }
 
-/// A guest: a namespace with an interface that leads to a TAP device of the host's.
-final class Guest {
+/// A TAP device of the host's, with nobody at its other end.
+class Interface {
     let device: String
     let tap: TapDevice
+
+    init(_ domain: Int, on host: Namespace) throws {
+        device = "vif-\(domain)-0"
+        tap = try host.inside { try TapDevice("vif\(domain).0", queues: 1) }
+    }
+}
+
+/// A guest: a namespace with an interface that leads to a TAP device of the host's.
+final class Guest: Interface {
     let namespace: Namespace
     private let far: TapDevice
     private let cable: Cable
 
-    init(_ domain: Int, on host: Namespace) throws {
-        device = "vif-\(domain)-0"
-        let tap = try host.inside { try TapDevice("vif\(domain).0", queues: 1) }
-        let namespace = try Namespace()
-        let far = try namespace.inside { try TapDevice("eth0", queues: 1) }
+    override init(_ domain: Int, on host: Namespace) throws {
+        namespace = try Namespace()
+        far = try namespace.inside { try TapDevice("eth0", queues: 1) }
+        cable = Cable()
+        try super.init(domain, on: host)
         for end in [tap, far] {
             try end.setOffloads([.checksum, .segmentationV4, .segmentationV6])
             try end.setCarrier(true)
         }
-        cable = try Cable(tap, far)
-        self.tap = tap
-        self.namespace = namespace
-        self.far = far
+        try cable.connect(tap, far)
         try namespace.run(
             """
             sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.eth0.accept_dad=0
@@ -160,14 +167,14 @@ final class Stage {
 
     deinit { try? FileManager.default.removeItem(atPath: directory) }
 
-    func attach(_ guest: Guest, _ mode: String, _ addresses: [String] = [], uplink: String? = nil) throws {
+    func attach(_ guest: Interface, _ mode: String, _ addresses: [String] = [], uplink: String? = nil) throws {
         let request = AttachmentRequest(
             try #require(AttachmentMode(mode)), addresses: try addresses.map { try #require(AddressRange($0)) },
             uplink: uplink)
         try host.inside { try network.attach(guest.device, index: guest.tap.index, request) }
     }
 
-    func detach(_ guest: Guest) throws { try host.inside { try network.detach(guest.device) } }
+    func detach(_ guest: Interface) throws { try host.inside { try network.detach(guest.device) } }
 
     func recover(_ isGone: (String) -> Bool = { _ in false }) throws -> [String] {
         try host.inside { try network.recover(isGone: isGone) }
