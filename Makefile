@@ -97,6 +97,7 @@ docdir := $(prefix)/share/doc/xen-blkbackd
 PLACED := sed -e 's|/usr/sbin/|$(prefix)/sbin/|' -e 's|/usr/libexec/|$(prefix)/libexec/|' -e 's|/usr/share/|$(prefix)/share/|'
 INSTALLED := $(prefix)/sbin/xen-blkbackd $(prefix)/sbin/xen-netbackd $(prefix)/lib/udev/rules.d/90-xen-netbackd.rules \
 	$(prefix)/lib/systemd/system/xen-netbackd@.service $(sysconfdir)/modprobe.d/xen-netbackd.conf \
+	$(sysconfdir)/xen/scripts/vif-xen-netbackd $(docdir)/network-attachment.md \
 	$(libexecdir)/domain-of $(libexecdir)/start $(libexecdir)/rescan \
 	$(prefix)/lib/udev/rules.d/90-xen-blkbackd.rules \
 	$(prefix)/lib/systemd/system/xen-blkbackd@.service $(prefix)/lib/systemd/system/xen-blkbackd.service \
@@ -133,6 +134,8 @@ install-net: install
 	$(call place,udev/90-xen-netbackd.rules,$(prefix)/lib/udev/rules.d,644)
 	$(call place,systemd/xen-netbackd@.service,$(prefix)/lib/systemd/system,644)
 	$(call place,modprobe/xen-netbackd.conf,$(sysconfdir)/modprobe.d,644)
+	$(call place,hotplug/vif-xen-netbackd,$(sysconfdir)/xen/scripts,755)
+	install -m 644 docs/network-attachment.md '$(DESTDIR)$(docdir)/'
 
 # Running daemons go on.
 uninstall:

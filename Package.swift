@@ -56,6 +56,7 @@ let package = Package(
         module("XenWire", ["CXen"]),
         module("SharedRing", ["CXen", "CLinux", "Descriptors", "XenWire"]),
         module("NetFrames", ["XenWire"]),
+        module("HostNetwork", ["CLinux", "Descriptors", "NetFrames"]),
         module("Tap", ["CLinux", "Descriptors"]),
         module("Telemetry", ["CXen", "Descriptors", .product(name: "Logging", package: "swift-log")]),
         module("Xenstore", ["CXen", "CLinux", "Descriptors", "XenWire"]),
@@ -65,7 +66,7 @@ let package = Package(
             "NetBackend",
             [
                 "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus",
-                "NetFrames", "Tap", "Uring",
+                "HostNetwork", "NetFrames", "Tap", "Uring",
                 .product(name: "Logging", package: "swift-log"),
             ]),
         module(
@@ -103,7 +104,7 @@ let package = Package(
         .executableTarget(
             name: "xen-netbackd",
             dependencies: [
-                "BackendDaemon", "NetBackend", "XenWire", "Xenbus",
+                "BackendDaemon", "Descriptors", "HostNetwork", "NetBackend", "Service", "XenWire", "Xenbus",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
@@ -143,10 +144,12 @@ let package = Package(
         tests(
             of: "NetBackend",
             [
-                "CXen", "Descriptors", "Loopback", "NetBackend", "NetFrames", "SharedRing", "Telemetry", "XenWire",
-                "Xenbus",
-                "Xenstore",
+                "CXen", "Descriptors", "HostNetwork", "Loopback", "NetBackend", "NetFrames", "SharedRing", "Telemetry",
+                "XenWire", "Xenbus", "Xenstore",
             ]),
+        .target(name: "CNamespace", path: "Tests/CNamespace"),
+        tests(
+            of: "HostNetwork", ["CLinux", "CNamespace", "Descriptors", "HostNetwork", "Loopback", "NetFrames", "Tap"]),
         tests(of: "NetFrames", ["NetFrames", "XenWire"]),
         tests(of: "Tap", ["CPackets", "Descriptors", "NetFrames", "Tap", "XenWire"]),
         .target(name: "CPackets", path: "Tests/CPackets"),

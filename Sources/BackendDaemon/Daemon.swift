@@ -17,6 +17,9 @@ public struct BackendKind {
     public let classes: (_ frontend: DomainID, _ backend: DomainID) -> [DeviceClass]
     /// Who else serves a device, and what can be done about it.
     public let holder: (DeviceIdentity) -> String?
+    /// Called once before any device is served: undoes what earlier processes have left of devices that are gone. The
+    /// function tells whether a device is there; it throws if xenstore does not say.
+    public let clearAway: (StateDirectory, (DomainID, UInt32) throws -> Bool, Logger) -> Void
     /// Called for every device that appears.
     public let makeDevice: (DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger) -> any SplitDevice
     /// What the status file calls a device's part: `disk`.
@@ -28,6 +31,7 @@ public struct BackendKind {
         name: String, prefix: String, statusName: String,
         classes: @escaping (_ frontend: DomainID, _ backend: DomainID) -> [DeviceClass],
         holder: @escaping (DeviceIdentity) -> String? = { _ in nil },
+        clearAway: @escaping (StateDirectory, (DomainID, UInt32) throws -> Bool, Logger) -> Void = { _, _, _ in },
         makeDevice:
             @escaping (
                 DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger
@@ -39,6 +43,7 @@ public struct BackendKind {
         self.statusName = statusName
         self.classes = classes
         self.holder = holder
+        self.clearAway = clearAway
         self.makeDevice = makeDevice
         self.status = status
     }
@@ -79,11 +84,22 @@ public final class Daemon {
         ) { identity in
             kind.makeDevice(identity, world.platform, clock, state, log)
         }
+        kind.clearAway(state, { [client] in try Self.isPresent($0, $1, kind, backend, client) }, log)
         self.kind = kind
         self.log = log
         start = clock.now()
         self.state = state
         manager = ServiceManager(socket: environment.notifySocket)
+    }
+
+    private static func isPresent(
+        _ frontend: DomainID, _ number: UInt32, _ kind: BackendKind, _ backend: DomainID, _ client: XenstoreClient
+    ) throws -> Bool {
+        for deviceClass in kind.classes(frontend, backend) {
+            let state = try deviceClass.device(number).backendPath.appending("state")
+            if try client.read(state) != nil { return true }
+        }
+        return false
     }
 
     /// How serving ended.

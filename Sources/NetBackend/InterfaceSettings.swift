@@ -54,7 +54,7 @@ struct InterfaceSettings {
     }
 
     /// Separated by blanks, as Xen's scripts take them; a gateway or a script's own words do not belong here.
-    private static func addresses(_ value: XenstoreValue?) throws(KeyRefusal) -> [AddressRange] {
+    static func addresses(_ value: XenstoreValue?) throws(KeyRefusal) -> [AddressRange] {
         guard let value else { return [] }
         let words = value.text?.split(separator: " ") ?? []
         let addresses = words.compactMap { AddressRange($0) }

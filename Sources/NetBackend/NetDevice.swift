@@ -16,6 +16,7 @@ public final class NetDevice: SplitDevice {
     private let identity: DeviceIdentity
     private let offer: NetOffer
     private let filters: Bool
+    private let attachment: NetAttachment
     private let platform: any RingPlatform
     private let means: Result<Means, Fault>
     private let log: Logger
@@ -30,13 +31,17 @@ public final class NetDevice: SplitDevice {
     /// Makes the TAP device, down: it must be there before the toolstack's script is told of the interface (state 2), and
     /// the script sets it up. It outlives the process, as long as the interface does.
     ///
-    /// - Parameter filters: interfaces send only what is their guest's own, unless their node `filter` says otherwise.
+    /// - Parameters:
+    ///   - filters: interfaces send only what is their guest's own, unless their node `filter` says otherwise.
+    ///   - attachment: how interfaces without a script are attached.
     public init(
-        _ identity: DeviceIdentity, _ offer: NetOffer, filters: Bool, platform: any RingPlatform, log: Logger
+        _ identity: DeviceIdentity, _ offer: NetOffer, filters: Bool, attachment: NetAttachment,
+        platform: any RingPlatform, log: Logger
     ) {
         self.identity = identity
         self.offer = offer
         self.filters = filters
+        self.attachment = attachment
         self.platform = platform
         var log = log
         log[metadataKey: "device"] = "\(identity)"
@@ -77,11 +82,15 @@ public final class NetDevice: SplitDevice {
 
     // MARK: keys
 
-    public var backendKeys: [String] { InterfaceSettings.keys }
+    public var backendKeys: [String] { InterfaceSettings.keys + NetAttachment.keys }
     public var liveBackendKeys: [String] { InterfaceSettings.liveKeys }
     public var frontendKeys: [String] { NetConnection.fixedKeys }
     public var liveFrontendKeys: [String] { LiveSettings.keys }
-    public var transportKeys: [PublishedKey] { offer.transportKeys }
+    public var transportKeys: [PublishedKey] {
+        guard case .failure(let fault) = means else { return offer.transportKeys }
+        // The script is going to miss the TAP device, and will not know why.
+        return offer.transportKeys + [PublishedKey("hotplug-error", "\(fault)")]
+    }
 
     public func frontendKeys(after known: NodeValues) -> [String] { NetConnection.ringKeys(after: known, offer) }
 
@@ -100,6 +109,7 @@ public final class NetDevice: SplitDevice {
             let tap = means.tap
             let settings = try InterfaceSettings(backend, filters: filters)
             let connection = try NetConnection.negotiate(frontend, offer)
+            let hotplug = try attachment.attach("\(identity)", tap.index, backend)
             try setMTU(settings, connection, tap)
             limit.set(settings.rate)
             try tap.attach(queues: connection.queues.count)
@@ -113,11 +123,11 @@ public final class NetDevice: SplitDevice {
             try startControl(connection, means)
             conditions = currentConditions.map { _ in .running }
             log.info("\(tap.name): \(summary(connection))")
+            return [PublishedKey("carrier", 1)] + hotplug
         } catch {
             disconnect()
-            throw DeviceFailure("\(error)")
+            throw DeviceFailure("\(error)", keys: NetAttachment.keys(after: error))
         }
-        return [PublishedKey("carrier", 1)]
     }
 
     private func start(_ index: Int, _ connection: NetConnection, _ settings: InterfaceSettings, _ means: Means)
@@ -229,7 +239,9 @@ public final class NetDevice: SplitDevice {
         control = nil
     }
 
-    public func closeVolume() {}
+    public func closeVolume() {
+        do throws(Fault) { try attachment.detach("\(identity)") } catch { log.warning("\(error)") }
+    }
 
     public var isPeerAlive: Bool {
         guard let rings = connection?.queues.first else { return false }

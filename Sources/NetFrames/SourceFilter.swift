@@ -1,7 +1,7 @@
 public import XenWire
 
 /// Addresses that share their first bits.
-public struct AddressRange: Hashable, Sendable, CustomStringConvertible {
+public struct AddressRange: Hashable, Sendable {
     /// Four bytes or sixteen, in network order.
     public let bytes: [UInt8]
     /// Bits that count.
@@ -14,6 +14,13 @@ public struct AddressRange: Hashable, Sendable, CustomStringConvertible {
         guard let length = parts.count == 1 ? bytes.count * 8 : Self.number(parts[1], atMost: bytes.count * 8) else {
             return nil
         }
+        self.bytes = bytes
+        self.length = length
+    }
+
+    /// Four bytes or sixteen, and as many bits as count; nil if it is anything else.
+    public init?(bytes: [UInt8], length: Int) {
+        guard [4, 16].contains(bytes.count), (0...bytes.count * 8).contains(length) else { return nil }
         self.bytes = bytes
         self.length = length
     }
@@ -65,8 +72,6 @@ public struct AddressRange: Hashable, Sendable, CustomStringConvertible {
         }
         return count.map { bytes.count == $0 * 2 } ?? true ? bytes : nil
     }
-
-    public var description: String { "\(bytes)/\(length)" }
 }
 
 extension StringProtocol {

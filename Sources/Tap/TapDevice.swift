@@ -1,5 +1,6 @@
 internal import CLinux
 public import Descriptors
+internal import Glibc
 
 /// What a TAP device may leave undone in frames that it hands out, because whoever reads them does it or takes them so.
 public struct TapOffloads: OptionSet, Sendable {
@@ -37,7 +38,7 @@ public final class TapDevice: Sendable {
         var queues: [OwnedQueue] = []
         for _ in 0..<max(1, count) {
             let number = unsafe linux_tap_open(name)
-            queues.append(OwnedQueue(try OwnedDescriptor(number, "make TAP device \(name)")))
+            queues.append(OwnedQueue(try OwnedDescriptor(number, Self.attempt(name, errno: -number))))
         }
         self.name = name
         self.queues = queues
@@ -48,6 +49,17 @@ public final class TapDevice: Sendable {
         // Six bytes, for the length of the call.
         _ = try Self.check(
             unsafe linux_tap_set_address(queues[0].number, address), "set the address of \(name)")
+    }
+
+    /// What was attempted, with the thing that is missing or in the way (linux/if_tun.h; drivers/net/tun.c, tun_set_iff).
+    private static func attempt(_ name: String, errno code: Int32) -> String {
+        switch code {
+        case ENOENT, ENODEV, ENXIO: "open /dev/net/tun for TAP device \(name)"
+        case EPERM, EACCES: "make TAP device \(name), which takes CAP_NET_ADMIN"
+        case EBUSY: "make TAP device \(name), which somebody serves"
+        case EINVAL: "make TAP device \(name), which is another interface's name"
+        default: "make TAP device \(name)"
+        }
     }
 
     /// Whether a cable is in: the guest's end is alive.

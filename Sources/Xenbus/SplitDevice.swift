@@ -18,10 +18,13 @@ public struct PublishedKey: Equatable, Sendable {
 public struct DeviceFailure: Error, Equatable, Sendable {
     public let reason: String
     public let scope: FailureScope
+    /// What else is to be written, beside `error`.
+    public let keys: [PublishedKey]
 
-    public init(_ reason: String, _ scope: FailureScope = .connection) {
+    public init(_ reason: String, _ scope: FailureScope = .connection, keys: [PublishedKey] = []) {
         self.reason = reason
         self.scope = scope
+        self.keys = keys
     }
 }
 

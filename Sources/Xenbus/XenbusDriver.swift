@@ -337,6 +337,7 @@ public final class XenbusDriver {
             log.debug("\(effect)", metadata: ["device": "\(identity)"])
             guard let failure = try apply(effect, to: served, &work) else { continue }
             let end = try advance(identity, .failed(failure.reason, failure.scope))
+            work.publication.write(failure.keys)
             work.publication.append(end ?? Publication())
             return work.publication
         }

@@ -1,6 +1,8 @@
 import ArgumentParser
 import BackendDaemon
+import HostNetwork
 import NetBackend
+import Service
 import XenWire
 import Xenbus
 
@@ -11,7 +13,8 @@ struct Main: DaemonCommand {
         abstract: "Serves a domain's virtual network interfaces on TAP devices.",
         discussion: """
             One process serves all interfaces of one domain, each on a TAP device vif<domain>.<number> that Xen's scripts \
-            attach to a bridge or route to. It ends when the last of them is gone. SIGTERM makes it leave the interfaces \
+            attach to a bridge or route to. An interface without a node script is attached as --attach says, or its own \
+            node attach. The process ends when the last of them is gone. SIGTERM makes it leave the interfaces \
             connected, for the next process to take over.
 
             Exit status: 0 after the last interface or a signal, 1 for a failure, 2 for a wrong command line, 75 if an \
@@ -28,22 +31,50 @@ struct Main: DaemonCommand {
         help: "Guests send from their own mac and ip only, unless the node filter says otherwise.")
     var filter = false
 
+    @Option(
+        help: ArgumentHelp(
+            "How interfaces without a script are attached.",
+            valueName: "none|bridge=NAME[,create][,isolated]|routed|nat=SUBNET"))
+    var attach = AttachOption(mode: nil)
+
     func validate() throws { try DaemonOptions.check(maxQueues, in: NetOffer.queueRange, "--max-queues") }
 
     func run() throws { try serve() }
 
     func kind() throws -> BackendKind {
-        let (offer, filters) = (NetOffer(queues: maxQueues), filter)
+        let (offer, filters, mode, domain) = (NetOffer(queues: maxQueues), filter, attach.mode, DomainID(common.domid))
         return BackendKind(
             name: "xen-netbackd", prefix: "vif", statusName: "interface",
             classes: { frontend, backend in
                 [DeviceClass(backendType: "vif", frontendType: "vif", backend: backend, frontend: frontend)]
             },
-            makeDevice: { identity, platform, _, _, log in
-                NetDevice(identity, offer, filters: filters, platform: platform, log: log)
+            clearAway: { state, isPresent, log in
+                Leftovers(network: HostNetwork(directory: state.path), state: state, domain: domain, log: log)
+                    .clearAway(isPresent)
+            },
+            makeDevice: { identity, platform, _, state, log in
+                NetDevice(
+                    identity, offer, filters: filters,
+                    attachment: NetAttachment(HostNetwork(directory: state.path), unlessSaid: mode),
+                    platform: platform, log: log)
             },
             status: { ($0 as? NetDevice)?.status })
     }
 
     static func main() { runToEnd() }
+}
+
+/// The value of `--attach`.
+struct AttachOption: ExpressibleByArgument {
+    /// Nil: none.
+    let mode: AttachmentMode?
+
+    init(mode: AttachmentMode?) { self.mode = mode }
+
+    init?(argument: String) {
+        mode = AttachmentMode(argument)
+        guard mode != nil || argument == "none" else { return nil }
+    }
+
+    var defaultValueDescription: String { mode?.description ?? "none" }
 }

@@ -116,14 +116,18 @@ final class NetWorld {
 
     deinit { holder.kill() }
 
-    func startDaemon() throws -> ChildProcess {
+    /// - Parameter wrapper: a program that starts it, with its own arguments.
+    func startDaemon(
+        _ more: [String] = [], domain: Int = 5, level: String = "critical", by wrapper: [String] = []
+    ) throws -> ChildProcess {
         let path = (World.daemonPath as NSString).deletingLastPathComponent + "/xen-netbackd"
         return try ChildProcess(
             "/usr/bin/nsenter",
             [
-                "--net=/proc/\(holder.identifier)/ns/net", path, "--domid", "5", "--xen", "loopback:\(base.directory)",
-                "--log-level", "critical",
-            ])
+                "--net=/proc/\(holder.identifier)/ns/net"
+            ] + wrapper + [
+                path, "--domid", "\(domain)", "--xen", "loopback:\(base.directory)", "--log-level", level,
+            ] + more)
     }
 
     func inNamespace(_ script: String) throws -> String {
@@ -149,13 +153,21 @@ final class NetWorld {
 
     /// As libxl does: all nodes in one transaction.
     func createInterface() throws {
-        try base.write([
+        try createInterface([
+            Self.back("script"): "/etc/xen/scripts/vif-bridge", Self.back("hotplug-status"): "",
+        ])
+    }
+
+    /// As whoever runs no scripts does.
+    func createInterface(_ more: [String: String]) throws {
+        let nodes = [
             Self.back("frontend"): Self.front(""), Self.back("frontend-id"): "5", Self.back("online"): "1",
-            Self.back("state"): "1", Self.back("script"): "/etc/xen/scripts/vif-bridge", Self.back("handle"): "0",
-            Self.back("mac"): "00:16:3e:00:00:05", Self.back("type"): "vif", Self.back("hotplug-status"): "",
+            Self.back("state"): "1", Self.back("handle"): "0",
+            Self.back("mac"): "00:16:3e:00:00:05", Self.back("type"): "vif",
             Self.front("backend"): Self.back(""), Self.front("backend-id"): "0", Self.front("state"): "1",
             Self.front("handle"): "0", Self.front("mac"): "00:16:3e:00:00:05",
-        ])
+        ]
+        try base.write(nodes.merging(more) { $1 })
     }
 
     func plugIn() throws { try base.write([Self.back("hotplug-status"): "connected"]) }

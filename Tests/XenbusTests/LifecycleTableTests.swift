@@ -286,16 +286,16 @@ struct LifecycleTableTests {
     func `live keys change nothing but what is theirs`(_ start: DeviceState) {
         for observation in Self.observations {
             var now = observation
-            now.liveKeys = ["wish": 1]
+            now.liveKeys = LiveKeys(frontend: ["wish": 1])
             let (state, effects) = Lifecycle.step(start, .observed(now))
             #expect(state.isConnected || state.liveKeys == nil)
             let (_, settled, history) = Self.settle(start, now)
             #expect(history.count <= 4, "\(now): \(history)")
-            #expect(history.joined().filter { $0 == .update(liveKeys: ["wish": 1]) }.count <= 1)
+            #expect(history.joined().filter { $0 == .update(liveKeys: LiveKeys(frontend: ["wish": 1])) }.count <= 1)
             let reconfigures = now.frontend == .reconfiguring || now.backend == .reconfigured
             if !reconfigures {
                 #expect(
-                    effects.filter { $0 != .update(liveKeys: ["wish": 1]) }
+                    effects.filter { $0 != .update(liveKeys: LiveKeys(frontend: ["wish": 1])) }
                         == Lifecycle.step(start, .observed(observation)).1)
                 #expect(settled.backend != .reconfigured)
             }

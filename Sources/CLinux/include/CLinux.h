@@ -31,6 +31,7 @@
 #define LINUX_NO_LOCKS __attribute__((swift_attr("@_noLocks")))
 #define LINUX_INLINE static inline __attribute__((always_inline)) LINUX_NO_LOCKS
 
+#include "netlink.h"
 #include "packets.h"
 #include "rings.h"
 #include "storage.h"

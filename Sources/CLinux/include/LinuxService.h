@@ -64,6 +64,28 @@ static inline int linux_lock_file(const char *path, int *holder) {
     return fd;
 }
 
+/// Waits for an exclusive lock on a file that is made if need be; a descriptor that holds it as long as it is open, or
+/// -errno.
+static inline int linux_wait_for_lock(const char *path) {
+    int result, fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return -errno;
+    while ((result = flock(fd, LOCK_EX)) < 0 && errno == EINTR) {}
+    if (result == 0) return fd;
+    result = -errno;
+    close(fd);
+    return result;
+}
+
+/// Writes to a file that exists, as those under /proc/sys, all at once; 0 or -errno.
+static inline int linux_write_setting(const char *path, const void *bytes, size_t count) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    ssize_t written = write(fd, bytes, count);
+    int code = written == (ssize_t)count ? 0 : written < 0 ? -errno : -EIO;
+    close(fd);
+    return code;
+}
+
 /// Makes a directory and its parents, the last with mode 0700; 0 or -errno. Fails if the last is not a directory of ours
 /// that nobody else may write to.
 static inline int linux_make_private_directory(const char *path) {
