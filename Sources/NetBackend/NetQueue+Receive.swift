@@ -65,7 +65,11 @@ extension NetQueueCore {
             return true
         case .whole(let flags, let segmentation):
             extras.segmentation = segmentation
-            guard hasSlots(size, extras) else { return isUndeliverable(size) }
+            guard hasSlots(size, extras) else {
+                // Its sum is complete: whoever looks again must not complete it once more.
+                if flags == .dataValidated { unsafe VirtioHeader.validated.store(held - VirtioHeader.size) }
+                return isUndeliverable(size)
+            }
             unsafe put(held, size, flags, extras, &room)
             return true
         case .cut(let payload, let headers):

@@ -296,6 +296,26 @@ func tcp(_ payload: Int) -> [UInt8] {
         #expect(try fixture.front.take().map(\.bytes) == [frame(65_536 + 100)])
     }
 
+    /// The sum of a frame that is looked at more than once is completed once.
+    @Test(arguments: [1, 2, 3]) func waitingDoesNotChangeAFrame(looks: Int) throws {
+        let (bytes, header) = try unfinished(5000, large: false)
+        let idle = try Fixture(.none)
+        idle.offer(bytes, header)
+        idle.settle()
+        let expected = try idle.front.take()
+        let busy = try Fixture(.none)
+        for index in 0..<255 {
+            busy.offer(frame(60, index))
+            busy.settle()
+        }
+        busy.offer(bytes, header)
+        for _ in 0..<looks { _ = busy.queue.turn() }
+        #expect(busy.queue.lacksBuffers)
+        #expect(try busy.front.take().count == 255)
+        busy.settle()
+        #expect(try busy.front.take() == expected)
+    }
+
     @Test func aTapDeviceThatIsGoneStopsTheQueue() throws {
         let fixture = try Fixture(closesTap: true)
         fixture.settle()
