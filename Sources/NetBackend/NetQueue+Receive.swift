@@ -88,7 +88,7 @@ extension NetQueueCore {
             count(.multicastFiltered)
             return true
         }
-        var header = unsafe VirtioHeader(frame - VirtioHeader.size)
+        let header = unsafe VirtioHeader(frame - VirtioHeader.size)
         var extras = unsafe FrameExtras(headroom: rules.headroom, hash: rules.hash(frame, size))
         switch unsafe Translation.toGuest(frame, count: size, header, offloads) {
         case .dropped:
@@ -97,9 +97,8 @@ extension NetQueueCore {
         case .whole(let flags, let segmentation):
             extras.segmentation = segmentation
             guard hasSlots(size, extras) else {
-                // A sum that was completed now must not be completed once more.
-                if !flags.contains(.checksumBlank) { header.flags = flags.isEmpty ? 0 : VirtioHeader.dataValid }
-                unsafe header.store(frame - VirtioHeader.size)
+                // Its sum is complete: whoever looks again must not complete it once more.
+                if flags == .dataValidated { unsafe VirtioHeader.validated.store(frame - VirtioHeader.size) }
                 return isUndeliverable(size)
             }
             unsafe put(frame, size, flags, extras)

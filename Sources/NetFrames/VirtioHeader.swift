@@ -13,6 +13,13 @@ public struct VirtioHeader: Equatable, Sendable, BitwiseCopyable {
 
     public init() {}
 
+    /// Of a frame whose sum is complete and right.
+    public static var validated: VirtioHeader {
+        var header = VirtioHeader()
+        header.flags = dataValid
+        return header
+    }
+
     /// Bytes on the wire.
     public static let size = 10
 
