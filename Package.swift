@@ -16,9 +16,12 @@ let strict: [SwiftSetting] = [
 let isFuzzing = Context.environment["FUZZ"] != nil
 let instrumented: [SwiftSetting] = isFuzzing ? [.unsafeFlags(["-sanitize=fuzzer,address"])] : []
 
-func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: strict + instrumented)
+func module(_ name: String, _ dependencies: [Target.Dependency], _ more: [SwiftSetting] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict + instrumented + more)
 }
+
+/// For code that runs a few times in a device's life: small rather than fast.
+let small: [SwiftSetting] = [.unsafeFlags(["-Osize"], .when(configuration: .release))]
 
 func tests(of name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: "\(name)Tests", dependencies: dependencies, swiftSettings: strict)
@@ -56,11 +59,11 @@ let package = Package(
         module("XenWire", ["CXen"]),
         module("SharedRing", ["CXen", "CLinux", "Descriptors", "XenWire"]),
         module("NetFrames", ["XenWire"]),
-        module("HostNetwork", ["CLinux", "Descriptors", "NetFrames"]),
+        module("HostNetwork", ["CLinux", "Descriptors", "NetFrames"], small),
         module("Tap", ["CLinux", "Descriptors"]),
         module("Telemetry", ["CXen", "Descriptors", .product(name: "Logging", package: "swift-log")]),
-        module("Xenstore", ["CXen", "CLinux", "Descriptors", "XenWire"]),
-        module("Xenbus", ["Xenstore", "XenWire", .product(name: "Logging", package: "swift-log")]),
+        module("Xenstore", ["CXen", "CLinux", "Descriptors", "XenWire"], small),
+        module("Xenbus", ["Xenstore", "XenWire", .product(name: "Logging", package: "swift-log")], small),
         module("Uring", ["CLinux", "Descriptors"]),
         module(
             "NetBackend",
@@ -82,7 +85,7 @@ let package = Package(
                 "NetFrames", "Tap",
             ]),
         module("LiveXen", ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Xenstore"]),
-        module("Service", ["CLinux", "Descriptors", .product(name: "Logging", package: "swift-log")]),
+        module("Service", ["CLinux", "Descriptors", .product(name: "Logging", package: "swift-log")], small),
 
         module(
             "BackendDaemon",
@@ -91,7 +94,7 @@ let package = Package(
                 "Xenstore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
-            ]),
+            ], small),
 
         .executableTarget(
             name: "xen-blkbackd",

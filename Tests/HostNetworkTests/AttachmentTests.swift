@@ -108,7 +108,7 @@ struct AttachmentTests {
         let stage = try Stage()
         let guests = try [5, 6].map { try Interface($0, on: stage.host) }
         try stage.attach(guests[0], "routed", ["10.9.0.2"])
-        let before = try stage.configuration()
+        let before = try stage.settledConfiguration()
         #expect {
             try stage.attach(guests[1], "routed", ["10.9.0.3", "10.9.0.0/29"])
         } throws: { "\($0)" == "vif-6-0 cannot have address 10.9.0.0/29: vif-5-0 has it" }

@@ -195,6 +195,18 @@ final class Stage {
             """)
     }
 
+    /// Once an interface that has just come up has got its own addresses: after two seconds without a change.
+    func settledConfiguration() throws -> String {
+        var (settled, since) = (try configuration(), 0)
+        for _ in 0..<100 where since < 20 {
+            usleep(100_000)
+            let now = try configuration()
+            since = now == settled ? since + 1 : 0
+            settled = now
+        }
+        return settled
+    }
+
     /// Lines that were not there before, and that are no longer. What the kernel does by itself takes a moment.
     func difference(from before: String) throws -> [String] {
         let old = before.split(separator: "\n").map(String.init)
