@@ -32,10 +32,15 @@ public final class RateLimit: Sendable {
 
     public init(_ rate: TransferRate? = nil) { set(rate) }
 
-    /// Holds for the next packet, and what passed before is forgotten; nil is no limit.
+    /// Holds for the next packet; nil is no limit. What passed before is forgotten with another rate, and only then: a guest
+    /// that connects anew, or changes its own keys, must not earn a full bucket by that.
     public func set(_ rate: TransferRate?) {
-        nanosecondsPerByte.store((rate?.nanosecondsPerByte ?? 0).bitPattern, ordering: .relaxed)
-        depth.store(rate?.depth ?? 0, ordering: .relaxed)
+        let (speed, burst) = ((rate?.nanosecondsPerByte ?? 0).bitPattern, rate?.depth ?? 0)
+        guard speed != nanosecondsPerByte.load(ordering: .relaxed) || burst != depth.load(ordering: .relaxed) else {
+            return
+        }
+        nanosecondsPerByte.store(speed, ordering: .relaxed)
+        depth.store(burst, ordering: .relaxed)
         fullAt.store(0, ordering: .relaxed)
     }
 
