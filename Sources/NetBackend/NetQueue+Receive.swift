@@ -4,6 +4,7 @@ internal import Descriptors
 internal import Glibc
 internal import NetFrames
 internal import SharedRing
+internal import Uring
 internal import XenWire
 
 // From the TAP device to the guest.
@@ -55,17 +56,49 @@ extension NetQueueCore {
         return discarded
     }
 
-    /// Reads the next frames, one behind the other; each stays where it is until it is delivered.
+    /// Reads the next frames; each stays where it is until it is delivered.
     private mutating func readFrames() {
         nextRead = 0
         readCount = 0
+        let ahead = train.ahead
+        if ahead > 0, incoming != nil { readTogether(ahead) } else { readEach() }
+    }
+
+    /// Reads frames one behind the other.
+    private mutating func readEach() {
         var room = 0
-        while readCount < FrameMemory.reads, room <= FrameMemory.read, let size = readFrame(room) {
-            frames[readCount] = ReadFrame(
-                offset: UInt32(truncatingIfNeeded: room), size: UInt32(truncatingIfNeeded: size))
-            readCount += 1
+        while readCount < FrameMemory.reads, room <= FrameMemory.read {
+            guard let size = readFrame(room) else { return train.end() }
+            addRead(room, size)
             room += FrameMemory.room(size)
         }
+    }
+
+    /// Reads as many frames as are probably there.
+    private mutating func readTogether(_ wanted: Int) {
+        // There are as many places as frames that `FrameReads` reads, each with room for the longest.
+        unsafe incoming?.read(
+            wanted, to: memory.frame(readTo: FrameMemory.place(0)) - VirtioHeader.size, stride: FrameMemory.stride,
+            room: UInt32(FrameMemory.largest - FrameMemory.headroom))
+        let (count, failure) = (incoming?.count ?? 0, incoming?.failure ?? 0)
+        for index in 0..<count {
+            guard let frame = incoming?.frame(index), frame.bytes > VirtioHeader.size else { continue }
+            addRead(FrameMemory.place(frame.place), frame.bytes - VirtioHeader.size)
+        }
+        if failure != 0 { readFailed(failure) }
+        if count < min(wanted, FrameReads.capacity) { train.end() }
+    }
+
+    private mutating func addRead(_ offset: Int, _ size: Int) {
+        frames[readCount] = ReadFrame(
+            offset: UInt32(truncatingIfNeeded: offset), size: UInt32(truncatingIfNeeded: size))
+        readCount += 1
+        train.add(bytes: size)
+    }
+
+    /// Anything but "nothing there" would be so again at once.
+    private mutating func readFailed(_ code: Int32) {
+        condition = .failed(Fault("read from the TAP device", errno: code))
     }
 
     /// Reads a frame to `offset`; its length without header.
@@ -73,10 +106,7 @@ extension NetQueueCore {
         // Behind `FrameMemory.read` there is room for the longest frame.
         let start = unsafe memory.frame(readTo: offset) - VirtioHeader.size
         let bytes = unsafe linux_frame_read(tap, start, FrameMemory.largest - FrameMemory.headroom)
-        // Anything but "nothing there" would be so again at once.
-        if bytes < 0, bytes != -Int(EAGAIN) {
-            condition = .failed(Fault("read from the TAP device", errno: Int32(-bytes)))
-        }
+        if bytes < 0, bytes != -Int(EAGAIN) { readFailed(Int32(-bytes)) }
         return bytes > VirtioHeader.size ? bytes - VirtioHeader.size : nil
     }
 

@@ -159,7 +159,10 @@ struct NetQueueCore: ~Copyable {
     let tap: Int32
     /// Frames to the TAP device.
     var outgoing: FrameBatch
-    /// The frames that were read together. Those from `nextRead` on are not delivered yet: the guest has too few slots.
+    /// Frames from the TAP device, where many wait and the kernel can read many at once.
+    var incoming: FrameReads?
+    var train = FrameTrain()
+    /// The frames that were read in this turn. Those from `nextRead` on are not delivered yet: the guest has too few slots.
     let frames: FixedTable<ReadFrame>
     var readCount = 0
     var nextRead = 0
@@ -212,6 +215,7 @@ struct NetQueueCore: ~Copyable {
             count: 2 * slots)
         memory = FrameMemory()
         outgoing = FrameBatch(file: tap, capacity: FrameMemory.writes)
+        incoming = try? FrameReads(file: tap)
         self.tap = tap
         frames = FixedTable(repeating: ReadFrame(), count: FrameMemory.reads)
     }
@@ -339,10 +343,15 @@ struct FrameExtras: BitwiseCopyable {
     /// Frames that are read and delivered together, and their bytes, for the same reason.
     static var reads: Int { @_noLocks get { 128 } }
     static var read: Int { @_noLocks get { 49 << 12 } }
+    /// Bytes from one place for a frame that is read together with others to the next: not a multiple of a page, or they would
+    /// all lie in the same few lines of a processor's cache.
+    static var stride: Int { @_noLocks get { largest + 64 } }
     private let base: UnsafeMutableRawPointer
 
+    /// What is not used of it takes no memory.
     init() {
-        unsafe base = .allocate(byteCount: Self.capacity + Self.read + Self.largest, alignment: 4096)
+        let places = Self.place(FrameReads.capacity)
+        unsafe base = .allocate(byteCount: Self.capacity + places, alignment: 4096)
     }
 
     deinit { unsafe base.deallocate() }
@@ -361,7 +370,10 @@ struct FrameExtras: BitwiseCopyable {
     /// The frame at `offset`, below `capacity`.
     @_noLocks func frame(_ offset: Int) -> UnsafeMutableRawPointer { unsafe base + offset }
 
-    /// The frame that was read to `offset`, below `read`.
+    /// Where a frame is read that is read together with others: behind those that are read one by one.
+    @_noLocks static func place(_ index: Int) -> Int { read &+ largest &+ index &* stride }
+
+    /// The frame that was read to `offset`: below `read`, or a place.
     @_noLocks func frame(readTo offset: Int) -> UnsafeMutableRawPointer {
         unsafe base + Self.capacity + offset + Self.headroom
     }

@@ -5,8 +5,7 @@ internal import Descriptors
 /// each is a system call of its own.
 ///
 /// Made and used on one thread. Between two calls nothing is outstanding: a TAP device takes or refuses a frame at once, so
-/// each write ends while it is submitted. Reads are not for this: one that finds nothing waits in the ring for the next frame,
-/// O_NONBLOCK or not, because TAP devices do not know RWF_NOWAIT (6.18).
+/// each write ends while it is submitted. Frames are read by `FrameReads`.
 @safe public struct FrameBatch: ~Copyable {
     /// Frames of a batch at most.
     public let capacity: Int
@@ -38,7 +37,7 @@ internal import Descriptors
     private static func makeRing(_ file: Int32, _ capacity: Int) -> UringRing? {
         do throws(Fault) {
             var ring = try UringRing(entries: UInt32(clamping: capacity))
-            try ring.enable(files: [file])
+            try ring.enable(files: [file], submissions: UringSetup.frameSubmissions)
             return ring
         } catch {
             return nil

@@ -58,9 +58,9 @@ internal import Descriptors
 
     // MARK: Set-up, before the first entry
 
-    /// Registers the files that entries name by their index, then allows what `UringSetup` lists and nothing else.
-    mutating func enable(files: [Int32]) throws(Fault) {
-        try unsafe UringSetup.enable(ring, files: files)
+    /// Registers the files that entries name by their index, then allows those submissions and nothing else.
+    mutating func enable(files: [Int32], submissions: [UInt8] = UringSetup.engineSubmissions) throws(Fault) {
+        try unsafe UringSetup.enable(ring, files: files, submissions: submissions)
         // A registered ring descriptor spares the kernel an fdget per call; without it everything works the same.
         if unsafe io_uring_register_ring_fd(ring) == 1 {
             descriptor = unsafe ring.pointee.enter_ring_fd

@@ -4,10 +4,17 @@ internal import Descriptors
 /// How a ring is made: the flags a kernel understands, and what the ring may do for the rest of its life.
 enum UringSetup {
     /// Everything an engine submits. IORING_REGISTER_RESTRICTIONS refuses the rest with EACCES.
-    static let allowedSubmissions = [
+    static let engineSubmissions = codes([
         IORING_OP_READ, IORING_OP_WRITE, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IORING_OP_FSYNC,
         IORING_OP_POLL_ADD, IORING_OP_TIMEOUT,
-    ].map { UInt8(truncatingIfNeeded: $0.rawValue) }
+    ])
+
+    /// What is submitted for frames.
+    static let frameSubmissions = codes([IORING_OP_READ, IORING_OP_WRITE, IORING_OP_ASYNC_CANCEL])
+
+    private static func codes(_ operations: [io_uring_op]) -> [UInt8] {
+        operations.map { UInt8(truncatingIfNeeded: $0.rawValue) }
+    }
 
     /// What an enabled ring can still change: buffer slots and the ring descriptor's own registration.
     static let allowedRegistrations = [
@@ -72,12 +79,14 @@ enum UringSetup {
     }
 
     /// Files, restrictions, then the switch that puts the restrictions in force; all or nothing is enabled.
-    static func enable(_ ring: UnsafeMutablePointer<io_uring>, files: [Int32]) throws(Fault) {
+    static func enable(
+        _ ring: UnsafeMutablePointer<io_uring>, files: [Int32], submissions: [UInt8]
+    ) throws(Fault) {
         try check("register files", unsafe io_uring_register_files(ring, files, UInt32(files.count)))
         try check(
             "restrict io_uring",
             unsafe linux_uring_restrict(
-                ring, allowedSubmissions, UInt32(allowedSubmissions.count), allowedRegistrations,
+                ring, submissions, UInt32(submissions.count), allowedRegistrations,
                 UInt32(allowedRegistrations.count), linux_sqe_fixed_file, linux_sqe_silent))
         try check("enable io_uring", unsafe linux_uring_enable(ring))
     }

@@ -75,6 +75,17 @@ LINUX_INLINE void linux_sqe_acknowledge(struct io_uring_sqe *sqe, int file_slot,
     sqe->flags |= linux_sqe_silent;
 }
 
+/// Ends all operations on a registered file that have not ended; says how many (5.19).
+LINUX_INLINE void linux_sqe_cancel_all(struct io_uring_sqe *sqe, int file_slot, uint64_t user_data)
+{
+    memset(sqe, 0, sizeof *sqe);
+    sqe->opcode = IORING_OP_ASYNC_CANCEL;
+    sqe->flags = linux_sqe_fixed_file;
+    sqe->fd = file_slot;
+    sqe->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_FD | 1u << 3; // IORING_ASYNC_CANCEL_FD_FIXED (6.0)
+    sqe->user_data = user_data;
+}
+
 /// One completion after `limit`.
 LINUX_INLINE void linux_sqe_timeout(struct io_uring_sqe *sqe, struct __kernel_timespec *limit, uint64_t user_data)
 {

@@ -66,6 +66,8 @@ guest_kernel=/boot/vmlinuz guest_ramdisk=/run/guest-initrd.img
 guest_command_line="root=/dev/xvda ro console=hvc0 loglevel=5 net.ifnames=0 xen-rig=guest"
 # Instead of systemd, for guests whose root is read-only.
 guest_init="init=/run/rig/init"
+# MiB.
+guest_memory=256
 # More lines of their configuration.
 guest_options=''
 
@@ -82,7 +84,7 @@ configure() {
     cat >"/run/$1.cfg" <<CONFIG
 name = "$1"
 type = "$2"
-memory = 256
+memory = $guest_memory
 vcpus = 1
 cpus = "1"
 kernel = "$guest_kernel"

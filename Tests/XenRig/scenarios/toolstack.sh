@@ -151,6 +151,8 @@ toolstack-two-domains() { # scenario: two domains at once
 
 toolstack-forty-disks() { # scenario: forty devices on one domain, which all go at the same time
     local disks=() disk number letters=(b c d e f g h i j k l m n o p)
+    # Linux's frontend keeps 4 MiB of bounce pages for each disk whose grants are persistent.
+    guest_memory=768
     for number in $(seq 39); do
         truncate --size 4M "$scratch/small-$number"
         # xvdb1 and so on are devices of their own: fifteen per letter.

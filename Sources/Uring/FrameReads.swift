@@ -1,0 +1,136 @@
+internal import CLinux
+public import Descriptors
+
+/// Reads from one descriptor, many in a system call: frames of a TAP device, which has no recvmmsg(2), where it is known that
+/// so many are probably there.
+///
+/// A read that finds nothing does not end but waits in the ring for the next frame, O_NONBLOCK or not, because TAP devices do
+/// not know RWF_NOWAIT (6.18). So those that are left over are cancelled, which costs more than they would have saved: whoever
+/// asks for too many too often had better read one by one. Between two calls nothing is outstanding.
+///
+/// Made and used on one thread.
+@safe public struct FrameReads: ~Copyable {
+    /// Frames of a call at most.
+    public static var capacity: Int { @_noLocks get { 64 } }
+    /// Frames of the last call.
+    public private(set) var count = 0
+    /// Why the last call ended early, if not for lack of frames: errno.
+    public private(set) var failure: Int32 = 0
+    private let ends: UnsafeMutablePointer<FrameEnd>
+    private var ring: UringRing
+
+    private static var file: Int32 { @_noLocks get { 0 } }
+    private static var cancellation: UInt64 { @_noLocks get { .max } }
+
+    /// - Parameter file: outlives the value. Without O_NONBLOCK the same happens.
+    /// - Throws: where io_uring is off, or older than 6.0.
+    public init(file: Int32) throws(Fault) {
+        // One entry more: for the cancellation.
+        var ring = try UringRing(entries: UInt32(Self.capacity) * 2)
+        try ring.enable(files: [file], submissions: UringSetup.frameSubmissions)
+        try Self.probe(&ring)
+        self.ring = ring
+        unsafe ends = .allocate(capacity: Self.capacity)
+        unsafe ends.initialize(repeating: FrameEnd(), count: Self.capacity)
+    }
+
+    deinit { unsafe ends.deallocate() }
+
+    /// Cancels nothing, to see whether it can be done.
+    private static func probe(_ ring: inout UringRing) throws(Fault) {
+        unsafe linux_sqe_cancel_all(ring.nextEntry(), file, cancellation)
+        while ring.ready == 0 {
+            let result = ring.enterAndWait(nanoseconds: .max)
+            guard result >= 0 || result == -EINTR || result == -EAGAIN else {
+                throw Fault("io_uring_enter", errno: -result)
+            }
+        }
+        let result = ring.first.res
+        ring.advance()
+        ring.release()
+        guard result >= 0 || result == -ENOENT else { throw Fault("cancel reads in io_uring", errno: -result) }
+    }
+
+    /// Which of the places of the last call a frame lies in, and its length in bytes; in the order in which they came.
+    @_noLocks public func frame(_ index: Int) -> (place: Int, bytes: Int) {
+        precondition(index < count)
+        // Checked above.
+        let end = unsafe ends[index]
+        return (Int(end.place), Int(end.bytes))
+    }
+
+    /// Reads up to `wanted` frames, `capacity` at most, each to a place of its own, `stride` bytes apart.
+    @_noLocks public mutating func read(_ wanted: Int, to base: UnsafeMutableRawPointer, stride: Int, room: UInt32) {
+        count = 0
+        failure = 0
+        let wanted = min(wanted, Self.capacity)
+        for place in 0..<wanted {
+            // The caller answers for the places. One registered file; the tag is the place's number.
+            unsafe linux_sqe_transfer(
+                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + place &* stride,
+                room, 0, 0, UInt64(place))
+        }
+        enter()
+        var left = wanted &- take()
+        left &-= giveBack()
+        if left > 0 { end(left) }
+    }
+
+    /// Cancels what found no frame. One that comes meanwhile may still be read.
+    @_noLocks private mutating func end(_ outstanding: Int) {
+        unsafe linux_sqe_cancel_all(ring.nextEntry(), Self.file, Self.cancellation)
+        var left = outstanding &+ 1
+        while left > 0 {
+            let result = ring.enterAndWait(nanoseconds: .max)
+            left &-= take()
+            if isLasting(result) { return failure = -result }
+        }
+    }
+
+    @_noLocks private mutating func enter() {
+        let result = ring.enter()
+        if isLasting(result) { failure = -result }
+    }
+
+    @_noLocks private func isLasting(_ result: Int32) -> Bool {
+        result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY && result != -ENOMEM
+    }
+
+    /// Reads that the kernel did not take.
+    @_noLocks private mutating func giveBack() -> Int {
+        var given = 0
+        while ring.withdraw() != nil { given &+= 1 }
+        return given
+    }
+
+    /// Operations that ended.
+    @_noLocks private mutating func take() -> Int {
+        let ready = ring.ready
+        var left = ready
+        while left > 0 {
+            note(ring.first)
+            ring.advance()
+            left &-= 1
+        }
+        ring.release()
+        return Int(ready)
+    }
+
+    @_noLocks private mutating func note(_ end: io_uring_cqe) {
+        guard end.user_data != Self.cancellation else { return }
+        guard end.res > 0 else {
+            let isNoFrame = end.res == -ECANCELED || end.res == -EAGAIN || end.res == -EINTR
+            if !isNoFrame { failure = end.res == 0 ? EIO : -end.res }
+            return
+        }
+        // As many as were asked for at most, whose tags are ours.
+        unsafe ends[count] = FrameEnd(place: UInt32(truncatingIfNeeded: end.user_data), bytes: UInt32(end.res))
+        count &+= 1
+    }
+}
+
+/// A frame that was read.
+struct FrameEnd: BitwiseCopyable {
+    var place: UInt32 = 0
+    var bytes: UInt32 = 0
+}

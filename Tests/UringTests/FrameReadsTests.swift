@@ -1,0 +1,85 @@
+import Descriptors
+import Glibc
+import Testing
+
+@testable import Uring
+
+/// Two connected sockets that keep messages apart stand in for a TAP device.
+@Suite @safe final class FrameReadsTests {
+    private static let room = 256, stride = 320
+    private let near, far: OwnedDescriptor
+    private let memory: UnsafeMutableRawPointer
+
+    init() throws {
+        var ends: [Int32] = [-1, -1]
+        let kind = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+        try #require(unsafe socketpair(AF_UNIX, kind, 0, &ends) == 0)
+        near = OwnedDescriptor(owning: ends[0])
+        far = OwnedDescriptor(owning: ends[1])
+        unsafe memory = .allocate(byteCount: FrameReads.capacity * Self.stride, alignment: 64)
+    }
+
+    deinit { unsafe memory.deallocate() }
+
+    private func send(_ numbers: Range<UInt8>) {
+        for number in numbers {
+            let frame = [UInt8](repeating: number, count: Int(number) + 1)
+            #expect(unsafe write(far.number, frame, frame.count) == frame.count)
+        }
+    }
+
+    private func read(_ reads: inout FrameReads, _ wanted: Int) -> [[UInt8]] {
+        unsafe reads.read(wanted, to: memory, stride: Self.stride, room: UInt32(Self.room))
+        return (0..<reads.count).map { index in
+            let (place, bytes) = reads.frame(index)
+            return unsafe Array(UnsafeRawBufferPointer(start: memory + place * Self.stride, count: bytes))
+        }
+    }
+
+    private func frames(_ numbers: Range<UInt8>) -> [[UInt8]] {
+        numbers.map { [UInt8](repeating: $0, count: Int($0) + 1) }
+    }
+
+    /// As many as are wanted, or as are there; what is left over takes nothing of what comes later.
+    @Test(arguments: [(5, 5), (5, 9), (9, 5), (0, 8), (64, 64), (3, 64)] as [(UInt8, Int)])
+    func framesComeInTheirOrder(there: UInt8, wanted: Int) throws {
+        var reads = try FrameReads(file: near.number)
+        for _ in 0..<20 {
+            send(0..<there)
+            #expect(read(&reads, wanted) == frames(0..<UInt8(min(Int(there), wanted))))
+            #expect(reads.failure == 0)
+            // Nobody waits any more.
+            send(100..<101)
+            let rest = (there > wanted ? frames(UInt8(wanted)..<there) : []) + frames(100..<101)
+            #expect(read(&reads, rest.count) == rest)
+        }
+    }
+
+    @Test func framesThatComeMeanwhileAreNotLost() throws {
+        var reads = try FrameReads(file: near.number)
+        let far = far.number
+        let writer = try JoinableThread(name: "frames") {
+            for number in 0..<20_000 {
+                let frame = unsafe withUnsafeBytes(of: UInt32(number).littleEndian) { unsafe Array($0) }
+                while unsafe write(far, frame, 4) != 4 { sched_yield() }
+            }
+        }
+        defer { writer.join() }
+        var next: UInt32 = 0
+        while next < 20_000 {
+            for frame in read(&reads, 16) {
+                let number = frame.reversed().reduce(0) { $0 << 8 | UInt32($1) }
+                try #require(number == next)
+                next += 1
+            }
+        }
+    }
+
+    @Test func whatCannotBeReadSaysWhy() throws {
+        let file = unsafe open("/dev/null", O_WRONLY | O_CLOEXEC)
+        defer { close(file) }
+        var reads = try FrameReads(file: file)
+        #expect(read(&reads, 8).isEmpty)
+        #expect(reads.failure == EBADF)
+    }
+}
