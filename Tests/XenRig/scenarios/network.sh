@@ -30,18 +30,19 @@ no_interface_left() { ! ip link show | grep -q 'vif[0-9]*\.' || fail "an interfa
 
 # exchange NAME HOST GUEST [MIB]: data with checksums through TCP, both ways, between addresses as a URL has them.
 exchange() {
-    local size=${4:-16}
-    if [ ! -e $scratch/web/data ]; then
-        mkdir -p $scratch/web
-        head -c "${size}M" /dev/urandom >$scratch/web/data
-        sha256sum <$scratch/web/data >$scratch/web.sum
-        busybox httpd -p 8000 -h $scratch/web
-        in_guest "$1" shell 'mkdir -p /dev/shm/web; busybox httpd -p 8000 -h /dev/shm/web'
-    fi
-    in_guest "$1" shell "busybox wget -q -O /dev/shm/web/data http://$2:8000/data; [ \"\$(sha256sum </dev/shm/web/data)\" = '$(cat $scratch/web.sum)' ]"
-    busybox wget -q -O $scratch/received "http://$3:8000/data"
-    [ "$(sha256sum <$scratch/received)" = "$(cat $scratch/web.sum)" ] || fail "other data arrived"
+    local data=data-${4:-16} sum
+    mkdir -p $scratch/web
+    [ -e $scratch/web/$data ] || head -c "${4:-16}M" /dev/urandom >$scratch/web/$data
+    pgrep -f 'httpd -p 8000' >/dev/null || busybox httpd -p 8000 -h $scratch/web
+    sum=$(checksum <$scratch/web/$data)
+    # The agent's words have one space between them.
+    in_guest "$1" shell '[ -d /dev/shm/web ] || { mkdir /dev/shm/web; busybox httpd -p 8000 -h /dev/shm/web; }'
+    in_guest "$1" shell "busybox wget -q -O /dev/shm/web/$data http://$2:8000/$data && sha256sum /dev/shm/web/$data | grep -q ^$sum"
+    busybox wget -q -O $scratch/received "http://$3:8000/$data"
+    [ "$(checksum <$scratch/received)" = "$sum" ] || fail "other data arrived"
 }
+
+checksum() { sha256sum | cut -d ' ' -f 1; }
 
 end_exchange() { pkill -f 'httpd -p 8000' || true; }
 
@@ -155,9 +156,7 @@ network-reboot() { # scenario: a guest reboots, and its interface works again
 
 network-routed() { # scenario: a guest that is routed to, by Xen's own script
     needs_ours
-    ip link add uplink type dummy
-    ip addr add 10.8.0.1/24 dev uplink
-    ip link set uplink up
+    make_uplink
     guest_on routed 'mac=00:16:3e:00:00:02,ip=10.7.0.2,script=vif-route,gatewaydev=uplink'
     ip route get 10.7.0.2 | grep -q "$(interface routed)" || fail "there is no route to it"
     in_guest routed network 10.7.0.2/32
@@ -165,8 +164,8 @@ network-routed() { # scenario: a guest that is routed to, by Xen's own script
     exchange routed 10.8.0.1 10.7.0.2 4
     end_exchange
     destroy routed
-    ip link del uplink
     no_interface_left
+    remove_uplink
 }
 
 network-nat() { # scenario: a guest behind an address of its own, by Xen's own script
@@ -180,6 +179,113 @@ network-nat() { # scenario: a guest behind an address of its own, by Xen's own s
     end_exchange
     destroy hidden
     no_interface_left
+}
+
+# attaching MODE COMMAND...: daemons that start meanwhile attach interfaces by themselves.
+attaching() {
+    echo "XEN_NETBACKD_OPTIONS=\"--attach $1\"" >/etc/default/xen-netbackd
+    "${@:2}"
+    rm /etc/default/xen-netbackd
+}
+
+# What the daemon has changed at the host is changed back.
+nothing_left() {
+    no_interface_left
+    [ ! -s /run/xen-netbackd/attachments ] || fail "left: $(cat /run/xen-netbackd/attachments)"
+    ! ip route show | grep 'vif' || fail "a route is left"
+}
+
+make_uplink() {
+    ip link show uplink >/dev/null 2>&1 && return
+    ip netns add outside
+    ip link add uplink type veth peer name inside netns outside
+    ip addr add 10.8.0.1/24 dev uplink
+    ip link set uplink up
+    ip -n outside addr add 10.8.0.2/24 dev inside
+    ip -n outside link set inside up
+}
+
+remove_uplink() {
+    ip link del uplink
+    ip netns del outside
+}
+
+built_in_bridge() { attaching bridge=xenbr0 network_guest ported 2 script=vif-xen-netbackd; }
+built_in_route() { attaching routed guest_on guided 'mac=00:16:3e:00:00:03,ip=10.7.0.2,gatewaydev=uplink,script=vif-xen-netbackd'; }
+built_in_nat() { attaching nat=10.88.0.0/24 guest_on masked 'mac=00:16:3e:00:00:04,ip=10.88.0.5,gatewaydev=uplink,script=vif-xen-netbackd'; }
+
+use_bridge() {
+    ip -o link show master xenbr0 | grep -q "$(interface ported)" || fail "the interface is not at the bridge"
+    in_guest ported shell 'busybox ping -c 5 10.9.0.1'
+    exchange ported 10.9.0.1 10.9.0.2 4
+}
+
+use_route() {
+    in_guest guided shell 'ip route replace 10.8.0.1 dev eth0; ip route replace default via 10.8.0.1; busybox ping -c 5 10.8.0.1'
+    ip -n outside route replace 10.7.0.2 via 10.8.0.1
+    in_guest guided shell 'busybox ping -c 5 10.8.0.2'
+    exchange guided 10.8.0.1 10.7.0.2 4
+}
+
+# The outside knows no way to the guest: it answers the host.
+use_nat() {
+    in_guest masked shell 'ip route replace default via 10.88.0.1; busybox ping -c 5 10.88.0.1 && busybox ping -c 5 10.8.0.2'
+    exchange masked 10.88.0.1 10.88.0.5 4
+}
+
+network-built-in-bridge() { # scenario: a guest at a bridge, attached by the daemon
+    built_in_bridge
+    use_bridge
+    end_exchange
+    destroy ported
+    nothing_left
+}
+
+network-built-in-route() { # scenario: a guest that the daemon routes to
+    make_uplink
+    built_in_route
+    in_guest guided network 10.7.0.2/32
+    use_route
+    end_exchange
+    destroy guided
+    nothing_left
+    remove_uplink
+}
+
+network-built-in-nat() { # scenario: a guest behind the host's address, by the daemon
+    make_uplink
+    built_in_nat
+    in_guest masked network 10.88.0.5/24
+    use_nat
+    end_exchange
+    destroy masked
+    nothing_left
+    remove_uplink
+}
+
+network-modes() { # scenario: guests at a bridge by Xen's script and by the daemon, routed and behind the host's address, at once
+    make_uplink
+    network_guest scripted 5
+    built_in_bridge
+    built_in_route
+    built_in_nat
+    in_guest guided network 10.7.0.2/32
+    in_guest masked network 10.88.0.5/24
+    use_bridge
+    use_route
+    use_nat
+    exchange scripted 10.9.0.1 10.9.0.5 4
+    in_guest scripted shell 'busybox ping -c 5 10.9.0.2'
+    end_exchange
+    # One that goes takes nothing with it that others need.
+    destroy masked
+    use_route
+    destroy guided
+    use_bridge
+    destroy ported
+    destroy scripted
+    nothing_left
+    remove_uplink
 }
 
 network-neighbours() { # scenario: two guests at one bridge talk with each other
