@@ -18,6 +18,8 @@ public import Descriptors
     public private(set) var failure: Int32 = 0
     private let ends: UnsafeMutablePointer<FrameEnd>
     private var ring: UringRing
+    /// The kernel would not wait for what it has taken (never the case in normal life): nothing is given to it any more.
+    private var isAbandoned = false
 
     private static var file: Int32 { @_noLocks get { 0 } }
     private static var cancellation: UInt64 { @_noLocks get { .max } }
@@ -25,7 +27,7 @@ public import Descriptors
     /// - Parameter file: outlives the value. Without O_NONBLOCK the same happens.
     /// - Throws: where io_uring is off, or older than 6.0.
     public init(file: Int32) throws(Fault) {
-        // One entry more: for the cancellation.
+        // A power of two that has room for the cancellation as well.
         var ring = try UringRing(entries: UInt32(Self.capacity) * 2)
         try ring.enable(files: [file], submissions: UringSetup.frameSubmissions)
         try Self.probe(&ring)
@@ -62,6 +64,7 @@ public import Descriptors
     /// Reads up to `wanted` frames, `capacity` at most, each to a place of its own, `stride` bytes apart.
     @_noLocks public mutating func read(_ wanted: Int, to base: UnsafeMutableRawPointer, stride: Int, room: UInt32) {
         count = 0
+        guard !isAbandoned else { return }
         failure = 0
         let wanted = min(wanted, Self.capacity)
         for place in 0..<wanted {
@@ -83,8 +86,13 @@ public import Descriptors
         while left > 0 {
             let result = ring.enterAndWait(nanoseconds: .max)
             left &-= take()
-            if isLasting(result) { return failure = -result }
+            if isLasting(result) { return abandon(-result) }
         }
+    }
+
+    @_noLocks private mutating func abandon(_ code: Int32) {
+        isAbandoned = true
+        failure = code
     }
 
     @_noLocks private mutating func enter() {
@@ -123,7 +131,7 @@ public import Descriptors
             if !isNoFrame { failure = end.res == 0 ? EIO : -end.res }
             return
         }
-        // As many as were asked for at most, whose tags are ours.
+        // As many as were asked for at most, `capacity` or fewer.
         unsafe ends[count] = FrameEnd(place: UInt32(truncatingIfNeeded: end.user_data), bytes: UInt32(end.res))
         count &+= 1
     }

@@ -137,3 +137,22 @@ extension IOOperation {
             kind, buffer: slab.address(place), slab: IOOperation.unregistered, offset: offset, length: length, tag: tag)
     }
 }
+
+/// Two connected sockets that keep messages apart, in the place of a TAP device and what is behind it.
+final class FrameSockets {
+    let near, far: OwnedDescriptor
+
+    init() throws {
+        var ends: [Int32] = [-1, -1]
+        let kind = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+        try #require(unsafe socketpair(AF_UNIX, kind, 0, &ends) == 0)
+        near = OwnedDescriptor(owning: ends[0])
+        far = OwnedDescriptor(owning: ends[1])
+    }
+
+    func received() -> [UInt8]? {
+        var bytes = [UInt8](repeating: 0, count: 20_000)
+        let count = unsafe read(far.number, &bytes, bytes.count)
+        return count > 0 ? Array(bytes.prefix(count)) : nil
+    }
+}

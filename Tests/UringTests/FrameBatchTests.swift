@@ -4,30 +4,11 @@ import Testing
 
 @testable import Uring
 
-/// Two connected sockets that keep messages apart stand in for a TAP device.
 @Suite struct FrameBatchTests {
-    private final class Pair {
-        let near, far: OwnedDescriptor
-
-        init() throws {
-            var ends: [Int32] = [-1, -1]
-            let kind = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
-            try #require(unsafe socketpair(AF_UNIX, kind, 0, &ends) == 0)
-            near = OwnedDescriptor(owning: ends[0])
-            far = OwnedDescriptor(owning: ends[1])
-        }
-
-        func received() -> [UInt8]? {
-            var bytes = [UInt8](repeating: 0, count: 20_000)
-            let count = unsafe read(far.number, &bytes, bytes.count)
-            return count > 0 ? Array(bytes.prefix(count)) : nil
-        }
-    }
-
     /// Long frames among short ones: they go by themselves, and not before those in front of them.
     @Test(arguments: [true, false], [[60], [60, 61, 62], [60, 61, 9000, 62, 63, 9001, 9002], [9000, 60]])
     func framesGoInTheirOrder(usesRing: Bool, sizes: [Int]) throws {
-        let pair = try Pair()
+        let pair = try FrameSockets()
         var batch = FrameBatch(file: pair.near.number, capacity: 8, usesRing: usesRing)
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 8 * 16_384, alignment: 64)
         defer { unsafe memory.deallocate() }

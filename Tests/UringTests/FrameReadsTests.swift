@@ -4,18 +4,13 @@ import Testing
 
 @testable import Uring
 
-/// Two connected sockets that keep messages apart stand in for a TAP device.
 @Suite @safe final class FrameReadsTests {
     private static let room = 256, stride = 320
-    private let near, far: OwnedDescriptor
+    private let pair: FrameSockets
     private let memory: UnsafeMutableRawPointer
 
     init() throws {
-        var ends: [Int32] = [-1, -1]
-        let kind = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
-        try #require(unsafe socketpair(AF_UNIX, kind, 0, &ends) == 0)
-        near = OwnedDescriptor(owning: ends[0])
-        far = OwnedDescriptor(owning: ends[1])
+        pair = try FrameSockets()
         unsafe memory = .allocate(byteCount: FrameReads.capacity * Self.stride, alignment: 64)
     }
 
@@ -24,7 +19,7 @@ import Testing
     private func send(_ numbers: Range<UInt8>) {
         for number in numbers {
             let frame = [UInt8](repeating: number, count: Int(number) + 1)
-            #expect(unsafe write(far.number, frame, frame.count) == frame.count)
+            #expect(unsafe write(pair.far.number, frame, frame.count) == frame.count)
         }
     }
 
@@ -43,7 +38,7 @@ import Testing
     /// As many as are wanted, or as are there; what is left over takes nothing of what comes later.
     @Test(arguments: [(5, 5), (5, 9), (9, 5), (0, 8), (64, 64), (3, 64)] as [(UInt8, Int)])
     func framesComeInTheirOrder(there: UInt8, wanted: Int) throws {
-        var reads = try FrameReads(file: near.number)
+        var reads = try FrameReads(file: pair.near.number)
         for _ in 0..<20 {
             send(0..<there)
             #expect(read(&reads, wanted) == frames(0..<UInt8(min(Int(there), wanted))))
@@ -56,8 +51,8 @@ import Testing
     }
 
     @Test func framesThatComeMeanwhileAreNotLost() throws {
-        var reads = try FrameReads(file: near.number)
-        let far = far.number
+        var reads = try FrameReads(file: pair.near.number)
+        let far = pair.far.number
         let writer = try JoinableThread(name: "frames") {
             for number in 0..<20_000 {
                 let frame = unsafe withUnsafeBytes(of: UInt32(number).littleEndian) { unsafe Array($0) }
