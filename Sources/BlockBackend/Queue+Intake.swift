@@ -47,7 +47,7 @@ extension QueueCore {
         }
     }
 
-    private func open(_ index: UInt16, _ request: BlockRequest) {
+    private mutating func open(_ index: UInt16, _ request: BlockRequest) {
         var slot = Slot()
         slot.sector = request.sector
         slot.segmentCount = request.segmentCount
@@ -59,7 +59,7 @@ extension QueueCore {
 
     /// Judges the segments, which are private memory by now.
     @_noLocks
-    private func judge(_ index: UInt16, _ segments: UnsafePointer<blkif_segment_wire>) throws(Violation) {
+    private mutating func judge(_ index: UInt16, _ segments: UnsafePointer<blkif_segment_wire>) throws(Violation) {
         let slot = slots[Int(index)]
         let total = unsafe try SegmentRules.totalSectors(
             segments, count: slot.segmentCount, alignmentMask: limits.alignmentMask)

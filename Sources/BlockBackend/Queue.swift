@@ -80,6 +80,9 @@ public final class Queue {
 }
 
 /// The state of a queue.
+///
+/// Methods on the way of a request are mutating even if they change nothing: Swift 6.3 copies the whole struct before one that
+/// is not is called, out of line, by one that is (the gate hot-symbols looks for that).
 struct QueueCore: ~Copyable {
     // The platform, called once per chunk.
     let grants: any GrantTable

@@ -5,6 +5,7 @@
 typedef uint32_t grant_ref_t;
 typedef uint16_t domid_t;
 #include <xen/evtchn.h>
+#include <xen/gntalloc.h>
 #include <xen/gntdev.h>
 
 // ---- Grants -----------------------------------------------------------------------------------------------------------
@@ -52,6 +53,33 @@ int linux_grants_copy(int fd, void *segments, uint32_t count)
 {
     struct ioctl_gntdev_grant_copy request = {.count = count, .segments = segments};
     return ioctl(fd, IOCTL_GNTDEV_GRANT_COPY, &request) < 0 ? -errno : 0;
+}
+
+int linux_grants_offer(int fd, uint16_t domain, void *memory, uint32_t *references, uint32_t count)
+{
+    // The request ends with an array, of which the structure declares the first element.
+    struct {
+        struct ioctl_gntalloc_alloc_gref head;
+        uint32_t more[LINUX_GRANTS_AT_ONCE - 1];
+    } request;
+    if (count == 0 || count > LINUX_GRANTS_AT_ONCE)
+        return -EINVAL;
+    memset(&request, 0, sizeof request);
+    request.head.domid = domain;
+    request.head.flags = GNTALLOC_FLAG_WRITABLE;
+    request.head.count = count;
+    if (ioctl(fd, IOCTL_GNTALLOC_ALLOC_GREF, &request) < 0)
+        return -errno;
+    size_t bytes = (size_t)count * 4096;
+    // The pages belong to the descriptor until they are mapped, and go with it.
+    if (mmap(memory, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)request.head.index) == MAP_FAILED) {
+        int code = errno;
+        // What was there may be gone already.
+        mmap(memory, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        return -code;
+    }
+    memcpy(references, request.head.gref_ids, count * sizeof *references);
+    return 0;
 }
 
 // ---- Event channels ---------------------------------------------------------------------------------------------------

@@ -14,14 +14,21 @@ protocol GrantCalls: AnyObject {
     func forget(_ index: UInt64, pages: Int)
     /// Copies; the segments' statuses mean something only if the answer is 0.
     func copy(_ segments: UnsafeMutablePointer<xen_grant_copy_segment>, count: Int) -> Int32
+    /// Puts so many new pages at `memory` and grants them to `domain` as long as this value lives; writes their references.
+    func offer(
+        _ memory: UnsafeMutableRawPointer, to domain: DomainID, _ references: UnsafeMutablePointer<UInt32>, count: Int
+    ) -> Int32
 }
 
 /// /dev/xen/gntdev of the running kernel. One descriptor per queue: the module keeps a descriptor's maps in one list
 /// under one lock.
 final class GrantDevice: GrantCalls {
     static let path = "/dev/xen/gntdev"
+    /// Grants this domain's pages to others. Not every kernel has it.
+    private static let offeringPath = "/dev/xen/gntalloc"
 
     private let file: OwnedDescriptor
+    private var offers: OwnedDescriptor?
 
     init() throws(Fault) {
         // The path is only read.
@@ -50,5 +57,21 @@ final class GrantDevice: GrantCalls {
 
     func copy(_ segments: UnsafeMutablePointer<xen_grant_copy_segment>, count: Int) -> Int32 {
         unsafe linux_grants_copy(file.number, segments, UInt32(truncatingIfNeeded: count))
+    }
+
+    func offer(
+        _ memory: UnsafeMutableRawPointer, to domain: DomainID, _ references: UnsafeMutablePointer<UInt32>, count: Int
+    ) -> Int32 {
+        do throws(Fault) {
+            // The path is only read.
+            let file = try OwnedDescriptor(
+                unsafe linux_open(Self.offeringPath, O_RDWR, 0), "open \(Self.offeringPath)")
+            let number = file.number
+            offers = consume file
+            return unsafe linux_grants_offer(
+                number, domain.rawValue, memory, references, UInt32(truncatingIfNeeded: count))
+        } catch {
+            return -error.code
+        }
     }
 }

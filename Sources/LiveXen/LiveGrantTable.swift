@@ -11,6 +11,8 @@ final class LiveGrantTable: GrantTable {
     private let calls: any GrantCalls
     /// What `forget` wants to know, by the mapping's address. Mappings are made when a frontend connects only.
     private var indices: [UInt: UInt64] = [:]
+    /// One thread's, like the table: whether it is being changed need not be checked at each copy.
+    @exclusivity(unchecked) private var favoured: FavouredMemory?
 
     init(_ calls: any GrantCalls) {
         self.calls = calls
@@ -87,9 +89,15 @@ final class LiveGrantTable: GrantTable {
     func copy(
         _ segments: UnsafeMutablePointer<xen_grant_copy_segment>, count: Int, _ direction: CopyDirection
     ) -> Int {
-        // `segments` has `count` elements, in both calls.
+        // `segments` has `count` elements, in all calls.
+        unsafe favoured?.name(segments, count, direction)
         if unsafe calls.copy(segments, count: count) == 0 { return unsafe Self.failures(in: segments, count) }
         return unsafe copyOneByOne(segments, count)
+    }
+
+    func favour(_ base: UnsafeMutableRawPointer, pages: Int, of domain: DomainID) {
+        // The caller answers for the pages.
+        unsafe favoured = FavouredMemory(base, pages: pages, of: domain, calls)
     }
 
     private static func failures(in segments: UnsafeMutablePointer<xen_grant_copy_segment>, _ count: Int) -> Int {

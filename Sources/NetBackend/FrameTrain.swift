@@ -14,26 +14,30 @@ struct FrameTrain {
     /// Fewer are not worth a system call that reads many.
     private static var fewest: Int { @_noLocks get { 8 } }
 
-    /// Frames that very probably wait; 0 where it is better to look one by one.
-    var ahead: Int {
+    /// Frames that very probably wait, `limit` at most; 0 where it is better to look one by one.
+    func ahead(limit: Int) -> Int {
         guard !isLong else { return 0 }
-        // Who has read so much finds the device filled anew all the time: one in sixteen of what was read is little to lose.
-        let guess = max(expected - expected / 8 - length, length / 16)
+        let guess = min(length < expected ? expected - length : beyond, limit)
         return guess < Self.fewest ? 0 : guess
     }
 
-    /// A frame was read.
-    mutating func add(bytes: Int) {
-        length &+= 1
-        if bytes > Self.longest { isLong = true }
+    /// Where the train is far longer than those before, the device is probably filled anew all the time: one in sixteen of what
+    /// was read is little to lose.
+    private var beyond: Int { length < 2 * expected ? 0 : length / 16 }
+
+    /// Frames were read, the longest with so many bytes.
+    mutating func add(_ frames: Int, longest: Int) {
+        length &+= frames
+        if longest > Self.longest { isLong = true }
     }
 
-    /// Nothing more is there. A shorter train counts at once, a longer one bit by bit.
+    /// Nothing more is there. A shorter train counts at once, and more than it is, a longer one bit by bit: trains of one length
+    /// are known to the last frame in the end.
     mutating func end() {
         if isLong {
             expected = 0
         } else if length < expected {
-            expected = length
+            expected = length - length / 8
         } else {
             expected += (length - expected + 3) / 4
         }

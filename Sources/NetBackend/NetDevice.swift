@@ -137,7 +137,8 @@ public final class NetDevice: SplitDevice {
             try NetQueueThread(
                 NetQueueConfiguration(
                     name: "\(identity).\(index)", domain: identity.deviceClass.frontend,
-                    rings: connection.queues[index], offloads: connection.offloads, scatters: connection.scatters,
+                    backend: identity.deviceClass.backend, rings: connection.queues[index],
+                    offloads: connection.offloads, scatters: connection.scatters,
                     notifiesReceive: connection.notifiesReceive, filter: settings.filter, limit: limit,
                     policy: policy),
                 platform: platform, tap: means.tap.queues[index].number,

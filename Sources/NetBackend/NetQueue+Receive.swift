@@ -17,8 +17,24 @@ extension NetQueueCore {
             return false
         }
         guard !receive.isEmpty, receiveRest == 0 else { return false }
-        if nextRead >= readCount { readFrames() }
         rules.follow(policy)
+        let first = receive.produced
+        var hasDelivered = false
+        repeat { hasDelivered = deliverFrames() > 0 || hasDelivered } while mayGoOn(receive.produced &- first)
+        announce()
+        return hasDelivered
+    }
+
+    /// More frames very probably wait, and the guest has room for some: they are delivered with the same event. Half a ring
+    /// of them at most, so that the guest can take one half while the other is filled.
+    private mutating func mayGoOn(_ answered: UInt32) -> Bool {
+        answered < NetRing.slots / 2 && nextRead >= readCount && !isDry && receiveRest == 0 && !receive.isEmpty
+    }
+
+    /// Delivers what was read, or reads and delivers; how many frames.
+    private mutating func deliverFrames() -> Int {
+        // Each takes a slot at least: what cannot be delivered had better wait in the TAP device.
+        if nextRead >= readCount { readFrames(Int(receive.waiting() ?? 0)) }
         segmentCount = 0
         deliveryCount = 0
         let first = nextRead
@@ -31,13 +47,13 @@ extension NetQueueCore {
         }
         if segmentCount > 0 { copySegments(.toGuest) }
         if deliveryCount > 0 { respond() }
-        return nextRead > first
+        return nextRead - first
     }
 
     /// A frame is charged once, however often it is tried.
     private mutating func mayReceive(_ index: Int) -> Bool {
         guard !nextIsPaid else { return true }
-        let delay = delay(Int(frames[index].size))
+        let delay = delay(size(index))
         nextIsPaid = delay == 0
         receiveRest = nextIsPaid ? 0 : now &+ delay
         return nextIsPaid
@@ -48,7 +64,7 @@ extension NetQueueCore {
         // As many as a TAP device may hold (its txqueuelen); more that come meanwhile wait for the next time.
         repeat {
             discarded += readCount - nextRead
-            readFrames()
+            readFrames(FrameMemory.reads)
         } while readCount > 0 && discarded < 1024
         nextRead = readCount
         nextIsPaid = false
@@ -56,44 +72,44 @@ extension NetQueueCore {
         return discarded
     }
 
-    /// Reads the next frames; each stays where it is until it is delivered.
-    private mutating func readFrames() {
+    /// Reads the next frames, `limit` at most; each stays where it is until it is delivered.
+    private mutating func readFrames(_ limit: Int) {
         nextRead = 0
         readCount = 0
-        let ahead = train.ahead
-        if ahead > 0, incoming != nil { readTogether(ahead) } else { readEach() }
+        isDry = false
+        let ahead = incoming == nil ? 0 : train.ahead(limit: min(limit, FrameReads.capacity))
+        if ahead > 0 { readTogether(ahead) } else { readEach(min(limit, FrameMemory.reads)) }
     }
 
     /// Reads frames one behind the other.
-    private mutating func readEach() {
-        var room = 0
-        while readCount < FrameMemory.reads, room <= FrameMemory.read {
-            guard let size = readFrame(room) else { return train.end() }
-            addRead(room, size)
-            room += FrameMemory.room(size)
+    private mutating func readEach(_ wanted: Int) {
+        var offset = FrameMemory.firstRead(rules.headroom)
+        while readCount < wanted, offset <= FrameMemory.read {
+            guard let bytes = readFrame(offset) else { return endTrain() }
+            frames[readCount] = ReadFrame(
+                offset: UInt32(truncatingIfNeeded: offset), bytes: UInt32(truncatingIfNeeded: bytes))
+            readCount += 1
+            train.add(1, longest: bytes)
+            offset = FrameMemory.nextRead(offset, bytes, rules.headroom)
         }
     }
 
     /// Reads as many frames as are probably there.
     private mutating func readTogether(_ wanted: Int) {
-        // There are as many places as frames that `FrameReads` reads, each with room for the longest.
+        // There are as many places as frames that `FrameReads` reads, each with room for the longest, and more in `frames`.
+        // Offsets are those of frames, which follow their headers.
         unsafe incoming?.read(
-            wanted, to: memory.frame(readTo: FrameMemory.place(0)) - VirtioHeader.size, stride: FrameMemory.stride,
-            room: UInt32(FrameMemory.largest - FrameMemory.headroom))
-        let (count, failure) = (incoming?.count ?? 0, incoming?.failure ?? 0)
-        for index in 0..<count {
-            guard let frame = incoming?.frame(index), frame.bytes > VirtioHeader.size else { continue }
-            addRead(FrameMemory.place(frame.place), frame.bytes - VirtioHeader.size)
-        }
-        if failure != 0 { readFailed(failure) }
-        if count < min(wanted, FrameReads.capacity) { train.end() }
+            wanted, to: memory.receptions - VirtioHeader.size, place: FrameMemory.place(0), stride: FrameMemory.stride,
+            room: FrameMemory.room, into: frames.pointer)
+        readCount = incoming?.count ?? 0
+        train.add(readCount, longest: incoming?.longest ?? 0)
+        if let failure = incoming?.failure, failure != 0 { readFailed(failure) }
+        if readCount < wanted { endTrain() }
     }
 
-    private mutating func addRead(_ offset: Int, _ size: Int) {
-        frames[readCount] = ReadFrame(
-            offset: UInt32(truncatingIfNeeded: offset), size: UInt32(truncatingIfNeeded: size))
-        readCount += 1
-        train.add(bytes: size)
+    private mutating func endTrain() {
+        train.end()
+        isDry = true
     }
 
     /// Anything but "nothing there" would be so again at once.
@@ -101,19 +117,24 @@ extension NetQueueCore {
         condition = .failed(Fault("read from the TAP device", errno: code))
     }
 
-    /// Reads a frame to `offset`; its length without header.
+    /// Reads a frame to `offset`, its header to the bytes in front of that; bytes of both.
     private mutating func readFrame(_ offset: Int) -> Int? {
-        // Behind `FrameMemory.read` there is room for the longest frame.
-        let start = unsafe memory.frame(readTo: offset) - VirtioHeader.size
-        let bytes = unsafe linux_frame_read(tap, start, FrameMemory.largest - FrameMemory.headroom)
+        // Up to `FrameMemory.read`, behind which there is room for the longest frame.
+        let bytes = unsafe linux_frame_read(
+            tap, memory.receptions + offset - VirtioHeader.size, Int(FrameMemory.room))
         if bytes < 0, bytes != -Int(EAGAIN) { readFailed(Int32(-bytes)) }
-        return bytes > VirtioHeader.size ? bytes - VirtioHeader.size : nil
+        return bytes > 0 ? bytes : nil
     }
+
+    /// Bytes of a frame without its header.
+    private func size(_ index: Int) -> Int { Int(frames[index].bytes) &- VirtioHeader.size }
 
     /// Puts a frame that was read into the slots that the guest has put up; false if those are too few.
     private mutating func deliver(_ index: Int, _ room: inout Int) -> Bool {
-        let size = Int(frames[index].size)
-        let frame = unsafe memory.frame(readTo: Int(frames[index].offset))
+        let size = size(index)
+        guard size > 0 else { return true }
+        // Where it was read to.
+        let frame = unsafe memory.receptions + Int(frames[index].offset)
         guard unsafe size < 14 || rules.admits(frame) else {
             count(.multicastFiltered)
             return true
@@ -141,7 +162,7 @@ extension NetQueueCore {
     /// Slots of data: the headroom takes its part of the first page.
     private func dataSlots(_ size: Int) -> Int { (rules.headroom + size + 4095) / 4096 }
 
-    private func hasSlots(_ size: Int, _ extras: FrameExtras) -> Bool {
+    private mutating func hasSlots(_ size: Int, _ extras: FrameExtras) -> Bool {
         let data = dataSlots(size)
         let needed = data + extras.count
         guard data == 1 || scatters, let waiting = receive.waiting() else { return false }
@@ -149,7 +170,7 @@ extension NetQueueCore {
     }
 
     /// A frame that does not fit however long one waits is dropped, others are held.
-    private func isUndeliverable(_ size: Int) -> Bool {
+    private mutating func isUndeliverable(_ size: Int) -> Bool {
         guard dataSlots(size) > 1, !scatters else { return false }
         count(.tooLarge)
         return true
@@ -174,7 +195,7 @@ extension NetQueueCore {
                 break
             }
             unsafe put(memory.frame(room), size, .dataValidated, extras)
-            room = (room + size + 63) & ~63
+            room = FrameMemory.start(room + size, segmenter.largest)
         }
         return true
     }
@@ -183,18 +204,17 @@ extension NetQueueCore {
     private mutating func put(
         _ frame: UnsafeMutableRawPointer, _ size: Int, _ flags: ReceiveFlags, _ extras: FrameExtras
     ) {
-        var done = 0
+        var length = min(4096 &- extras.headroom, size)
+        var firstFlags = flags
+        if extras.count > 0 { firstFlags.insert(.extraInfo) }
+        if length < size { firstFlags.insert(.moreData) }
+        unsafe putSlot(frame, extras.headroom, length, firstFlags, isFirst: true)
+        if extras.count > 0 { put(extras) }
+        var done = length
         while done < size {
-            let offset = done == 0 ? extras.headroom : 0
-            let length = min(4096 - offset, size - done)
-            var slotFlags = flags
-            if done + length < size { slotFlags.insert(.moreData) }
-            if done == 0, extras.count > 0 { slotFlags.insert(.extraInfo) }
-            unsafe putSlot(
-                frame + done, offset, length, done == 0 ? slotFlags : slotFlags.intersection(.moreData),
-                isFirst: done == 0)
-            if done == 0 { put(extras) }
-            done += length
+            length = min(4096, size &- done)
+            unsafe putSlot(frame + done, 0, length, done &+ length < size ? .moreData : [], isFirst: false)
+            done &+= length
         }
     }
 
@@ -206,13 +226,10 @@ extension NetQueueCore {
         unsafe segments.element(segmentCount).pointee = .toGuest(
             domain, GrantReference(request.gref), offset: UInt16(truncatingIfNeeded: offset),
             length: UInt16(truncatingIfNeeded: length), from: start)
-        var slot = ReceiveSlot()
-        slot.id = request.id
-        slot.flags = flags.rawValue
-        slot.size = Int16(truncatingIfNeeded: length)
-        slot.offset = UInt16(truncatingIfNeeded: offset)
-        slot.segment = UInt16(truncatingIfNeeded: segmentCount)
-        slot.isFirst = isFirst
+        let word =
+            UInt64(request.id) | UInt64(truncatingIfNeeded: offset) << 16 | UInt64(flags.rawValue) << 32
+            | UInt64(truncatingIfNeeded: length) << ReceiveSlot.statusBits
+        let slot = ReceiveSlot(word: word, segment: UInt16(truncatingIfNeeded: segmentCount), isFirst: isFirst)
         deliveries[deliveryCount] = slot
         deliveryCount += 1
         segmentCount += 1
@@ -230,10 +247,8 @@ extension NetQueueCore {
     private mutating func putExtra(_ extra: ReceiveExtra, _ left: inout Int) {
         left -= 1
         _ = takeRequest()
-        var slot = ReceiveSlot()
-        slot.segment = ReceiveSlot.noSegment
-        slot.extra = extra.word(isLast: left == 0)
-        deliveries[deliveryCount] = slot
+        deliveries[deliveryCount] = ReceiveSlot(
+            word: extra.word(isLast: left == 0), segment: ReceiveSlot.noSegment)
         deliveryCount += 1
     }
 
@@ -249,26 +264,25 @@ extension NetQueueCore {
         for index in 0..<deliveryCount { respond(deliveries[index], &packets, &bytes) }
         count(.receivedPackets, packets)
         count(.receivedBytes, bytes)
-        guard receive.publish() else { return }
+        if receive.publish() { owesReceiveEvent = true }
+    }
+
+    private mutating func announce() {
+        guard owesReceiveEvent else { return }
+        owesReceiveEvent = false
         receiveEvents.notify()
         count(.eventsSent)
     }
 
     private mutating func respond(_ delivery: ReceiveSlot, _ packets: inout UInt64, _ bytes: inout UInt64) {
+        let isCopied =
+            delivery.segment == ReceiveSlot.noSegment
+            || segments[Int(delivery.segment)].status == Int16(XEN_GNTST_okay)
         // Eight bytes of a slot of eight.
-        let slot = unsafe receive.responseSlot()
-        guard delivery.segment != ReceiveSlot.noSegment else {
-            unsafe slot.storeBytes(of: delivery.extra, as: UInt64.self)
-            return
-        }
-        let isCopied = segments[Int(delivery.segment)].status == Int16(XEN_GNTST_okay)
-        if !isCopied { count(.receiveGrantRefused) }
-        let status = isCopied ? delivery.size : NetStatus.error.rawValue
-        unsafe slot.storeBytes(
-            of: UInt64(delivery.id) | UInt64(delivery.offset) << 16 | UInt64(delivery.flags) << 32
-                | UInt64(UInt16(bitPattern: status)) << 48, as: UInt64.self)
-        guard isCopied else { return }
-        if delivery.isFirst { packets += 1 }
-        bytes += UInt64(delivery.size)
+        unsafe receive.responseSlot().storeBytes(of: isCopied ? delivery.word : delivery.failed, as: UInt64.self)
+        guard isCopied else { return count(.receiveGrantRefused) }
+        guard delivery.segment != ReceiveSlot.noSegment else { return }
+        if delivery.isFirst { packets &+= 1 }
+        bytes &+= delivery.size
     }
 }

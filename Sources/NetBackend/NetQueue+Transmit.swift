@@ -30,7 +30,7 @@ extension NetQueueCore {
     }
 
     /// Every request is copied out once, and nothing but the copy is looked at.
-    private func copyRequests(_ count: Int) {
+    private mutating func copyRequests(_ count: Int) {
         for index in 0..<count {
             // `waiting` is at most the ring's size, which is the table's.
             let slot = unsafe transmit.slot(transmit.consumed &+ UInt32(truncatingIfNeeded: index))
@@ -43,7 +43,7 @@ extension NetQueueCore {
         segmentCount = 0
         let start = position
         var taken = 0
-        var room = FrameMemory.start
+        var used = 0
         while position < count, taken < FrameMemory.writes, condition == .running {
             let packet: TransmitPacket
             do throws(NetViolation) {
@@ -54,18 +54,25 @@ extension NetQueueCore {
                 break
             }
             let size = packet.fault == nil && packet.multicast == nil ? Int(packet.size) : 0
-            let needed = FrameMemory.room(size)
-            let limit = size > 4096 ? FrameMemory.written : FrameMemory.capacity
-            guard room + needed <= limit, segmentCount + packet.slots <= segments.count, mayTransmit(size) else {
+            let offset = place(packet, position, size, used)
+            let limit = size > FrameMemory.page ? FrameMemory.written : FrameMemory.capacity
+            guard offset + size <= limit, segmentCount + packet.slots <= segments.count, mayTransmit(size) else {
                 break
             }
-            packets[taken] = prepared(packet, at: position, room + FrameMemory.headroom)
-            if size > 0 { room += needed }
+            packets[taken] = prepared(packet, at: position, offset)
+            if size > 0 { used = offset + size }
             position += packet.slots
             taken += 1
         }
         transmit.consume(UInt32(truncatingIfNeeded: position - start))
         return taken
+    }
+
+    /// Where a packet's data is copied to.
+    private mutating func place(_ packet: TransmitPacket, _ position: Int, _ size: Int, _ used: Int) -> Int {
+        let second = 1 + packet.extras
+        guard size > FrameMemory.page, second < packet.slots else { return FrameMemory.start(used, size) }
+        return FrameMemory.start(used, Int(packet.firstSize), at: Int(requests[position + second].offset))
     }
 
     /// What the rate limit keeps back stays on the ring.
@@ -99,7 +106,7 @@ extension NetQueueCore {
     }
 
     /// The list is the interface's: all queues follow it.
-    private func changeGroups(_ change: ExtraInfo) -> NetStatus {
+    private mutating func changeGroups(_ change: ExtraInfo) -> NetStatus {
         guard policy.change({ $0.change(change) }) else {
             count(.multicastRefused)
             return .error
@@ -173,14 +180,14 @@ extension NetQueueCore {
         }
     }
 
-    private func isCopied(_ packet: OutgoingPacket) -> Bool {
+    private mutating func isCopied(_ packet: OutgoingPacket) -> Bool {
         for index in Int(packet.firstSegment)..<Int(packet.firstSegment) + Int(packet.segments)
         where segments[index].status != Int16(XEN_GNTST_okay) { return false }
         return true
     }
 
     /// A frame that the host does not take (the interface is down, no memory) is lost, as on any network.
-    private func account(_ count: Int) {
+    private mutating func account(_ count: Int) {
         var frames = 0
         var (sent, bytes): (UInt64, UInt64) = (0, 0)
         for index in 0..<count where packets[index].isWritten {

@@ -12,6 +12,8 @@ public struct NetQueueConfiguration: Sendable {
     /// For thread names and messages: `vif-1-0.0`.
     public var name: String
     public var domain: DomainID
+    /// The domain that this process belongs to.
+    public var backend: DomainID
     public var rings: NetConnection.Rings
     public var offloads: GuestOffloads
     /// Packets to the guest may take more than one slot.
@@ -28,13 +30,15 @@ public struct NetQueueConfiguration: Sendable {
     public var firstIndices: (transmit: UInt32, receive: UInt32)?
 
     public init(
-        name: String, domain: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads, scatters: Bool,
+        name: String, domain: DomainID, backend: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads,
+        scatters: Bool,
         notifiesReceive: Bool = true, filter: SourceFilter? = nil, limit: RateLimit = RateLimit(),
         policy: SharedReceivePolicy = SharedReceivePolicy(),
         firstIndices: (transmit: UInt32, receive: UInt32)? = nil
     ) {
         self.name = name
         self.domain = domain
+        self.backend = backend
         self.rings = rings
         self.offloads = offloads
         self.scatters = scatters
@@ -78,8 +82,11 @@ public final class NetQueue {
         // All that can fail comes first: Swift 6.3 frees garbage when a noncopyable value is given up half made.
         let transmit = try grants.map([configuration.rings.transmit], of: configuration.domain, writable: true)
         let receive = try grants.map([configuration.rings.receive], of: configuration.domain, writable: true)
+        let memory = try FrameMemory()
+        // The memory's own pages, which go before the table that the core holds.
+        unsafe grants.favour(memory.busy, pages: FrameMemory.busyPages, of: configuration.backend)
         unsafe core = NetQueueCore(
-            configuration, transmit, receive, grants: grants, transmitEvents: transmitEvents,
+            configuration, transmit, receive, memory, grants: grants, transmitEvents: transmitEvents,
             receiveEvents: receiveEvents, tap: tap, clock: clock, counters: cells.writer)
     }
 
@@ -128,6 +135,9 @@ public enum NetCounter: Int, CaseIterable, Sendable {
 }
 
 /// The state of a queue pair.
+///
+/// Methods on the way of a packet are mutating even if they change nothing: Swift 6.3 copies the whole struct before one that
+/// is not is called, out of line, by one that is (the gate hot-symbols looks for that).
 struct NetQueueCore: ~Copyable {
     let grants: any GrantTable
     let transmitEvents: any EventChannel
@@ -162,12 +172,16 @@ struct NetQueueCore: ~Copyable {
     /// Frames from the TAP device, where many wait and the kernel can read many at once.
     var incoming: FrameReads?
     var train = FrameTrain()
+    /// The last look at the TAP device found less than was looked for.
+    var isDry = false
     /// The frames that were read in this turn. Those from `nextRead` on are not delivered yet: the guest has too few slots.
     let frames: FixedTable<ReadFrame>
     var readCount = 0
     var nextRead = 0
     /// The rate limit has let the next of them pass.
     var nextIsPaid = false
+    /// The guest asked for an event at one of the responses of this turn.
+    var owesReceiveEvent = false
     /// Until when the rate limit keeps packets back, on the clock; 0: it does not.
     var transmitRest: UInt64 = 0
     var receiveRest: UInt64 = 0
@@ -181,7 +195,8 @@ struct NetQueueCore: ~Copyable {
 
     init(
         _ configuration: NetQueueConfiguration, _ transmit: consuming GrantMapping, _ receive: consuming GrantMapping,
-        grants: any GrantTable, transmitEvents: any EventChannel, receiveEvents: any EventChannel, tap: Int32,
+        _ memory: consuming FrameMemory, grants: any GrantTable, transmitEvents: any EventChannel,
+        receiveEvents: any EventChannel, tap: Int32,
         clock: any Clock, counters: CellWriter
     ) {
         self.grants = grants
@@ -213,7 +228,7 @@ struct NetQueueCore: ~Copyable {
         segments = FixedTable(
             repeating: xen_grant_copy_segment(source: 0, dest: 0, length: 0, flags: 0, status: 0, pad: 0),
             count: 2 * slots)
-        memory = FrameMemory()
+        self.memory = memory
         outgoing = FrameBatch(file: tap, capacity: FrameMemory.writes)
         incoming = try? FrameReads(file: tap)
         self.tap = tap
@@ -299,19 +314,27 @@ struct OutgoingPacket: BitwiseCopyable {
 
 /// A response on the receive ring.
 struct ReceiveSlot: BitwiseCopyable {
-    var id: UInt16 = 0
-    var flags: UInt16 = 0
-    var size: Int16 = 0
+    /// The whole slot, as if its data will have been copied.
+    var word: UInt64 = 0
     /// Its copy segment; `noSegment` where the slot holds extra info.
     var segment: UInt16 = 0
-    /// Where the data begins in its page.
-    var offset: UInt16 = 0
     /// Of the packet: this is its first slot.
     var isFirst = false
-    /// The whole slot where it holds extra info.
-    var extra: UInt64 = 0
 
     static var noSegment: UInt16 { @_noLocks get { .max } }
+    /// Where the number of bytes lies, or a status.
+    static var statusBits: UInt64 { @_noLocks get { 48 } }
+
+    /// Bytes of data.
+    var size: UInt64 { @_noLocks get { word >> Self.statusBits } }
+
+    /// The slot if nothing was copied.
+    var failed: UInt64 {
+        @_noLocks get {
+            word & ((1 << Self.statusBits) &- 1)
+                | UInt64(UInt16(bitPattern: NetStatus.error.rawValue)) << Self.statusBits
+        }
+    }
 }
 
 /// What is said of a packet to the guest in extra-info slots.
@@ -323,65 +346,4 @@ struct FrameExtras: BitwiseCopyable {
 
     /// Slots.
     var count: Int { (segmentation == nil ? 0 : 1) + (headroom == 0 ? 0 : 1) + (hash == nil ? 0 : 1) }
-}
-
-/// Page-aligned memory for the frames of a turn: of those from the guest or those that are cut for it, and of those that were
-/// read from the TAP device.
-///
-/// Safe because the memory lives as long as the value and offsets come from the queue's own account.
-@safe struct FrameMemory: ~Copyable {
-    /// Bytes in front of a frame: the virtio header ends where the frame begins.
-    static var headroom: Int { @_noLocks get { 16 } }
-    /// The longest frame, with room for the header and alignment.
-    static var largest: Int { @_noLocks get { 17 << 12 } }
-    /// For frames that are cut, more than a full ring can hold.
-    static var capacity: Int { @_noLocks get { 1 << 20 } }
-    /// Frames from the guest that are copied and written together; and their bytes where they are long, so that they are
-    /// still in a processor's cache when they are written.
-    static var writes: Int { @_noLocks get { 256 } }
-    static var written: Int { @_noLocks get { 33 << 12 } }
-    /// Frames that are read and delivered together, and their bytes, for the same reason.
-    static var reads: Int { @_noLocks get { 128 } }
-    static var read: Int { @_noLocks get { 49 << 12 } }
-    /// Bytes from one place for a frame that is read together with others to the next: not a multiple of a page, or they would
-    /// all lie in the same few lines of a processor's cache.
-    static var stride: Int { @_noLocks get { largest + 64 } }
-    private let base: UnsafeMutableRawPointer
-
-    /// What is not used of it takes no memory.
-    init() {
-        let places = Self.place(FrameReads.capacity)
-        unsafe base = .allocate(byteCount: Self.capacity + places, alignment: 4096)
-    }
-
-    deinit { unsafe base.deallocate() }
-
-    /// Where the first frame from the guest begins: in the middle of a page. Guests' frames mostly begin at a page's start, and
-    /// where a copy's place in its page is a little behind that of what it is copied from, each load waits for an earlier store
-    /// whose address has the same lower twelve bits: a third of the speed.
-    static var start: Int { @_noLocks get { 2048 } }
-
-    /// What a frame of so many bytes takes; whole pages where it is long, so that the next begins in the middle of one, too.
-    @_noLocks static func room(_ bytes: Int) -> Int {
-        let alignment = bytes > 4096 ? 4096 : 64
-        return (headroom &+ bytes &+ alignment &- 1) & ~(alignment &- 1)
-    }
-
-    /// The frame at `offset`, below `capacity`.
-    @_noLocks func frame(_ offset: Int) -> UnsafeMutableRawPointer { unsafe base + offset }
-
-    /// Where a frame is read that is read together with others: behind those that are read one by one.
-    @_noLocks static func place(_ index: Int) -> Int { read &+ largest &+ index &* stride }
-
-    /// The frame that was read to `offset`: below `read`, or a place.
-    @_noLocks func frame(readTo offset: Int) -> UnsafeMutableRawPointer {
-        unsafe base + Self.capacity + offset + Self.headroom
-    }
-}
-
-/// A frame that was read from the TAP device.
-struct ReadFrame: BitwiseCopyable {
-    /// Where it lies (`FrameMemory.frame(readTo:)`).
-    var offset: UInt32 = 0
-    var size: UInt32 = 0
 }

@@ -92,7 +92,7 @@ struct ReceiveRules: ~Copyable {
     }
 
     /// The guest wants this frame of at least an Ethernet header: it is to one station, to all, or to a group on the list.
-    func admits(_ frame: UnsafeRawPointer) -> Bool {
+    mutating func admits(_ frame: UnsafeRawPointer) -> Bool {
         guard filtersGroups else { return true }
         // The first six of 14 bytes.
         let address = unsafe FrameHeaders.destination(frame)
@@ -102,7 +102,7 @@ struct ReceiveRules: ~Copyable {
     }
 
     /// The frame's hash, if the guest asked for one that fits.
-    func hash(_ frame: UnsafeRawPointer, _ count: Int) -> PacketHash? {
+    mutating func hash(_ frame: UnsafeRawPointer, _ count: Int) -> PacketHash? {
         // The table has as many bytes as a key, and lives as long as this value.
         types.isEmpty ? nil : unsafe FlowHash.of(frame, count: count, types, key: UnsafePointer(key.pointer))
     }

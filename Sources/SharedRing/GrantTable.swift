@@ -24,6 +24,19 @@ public protocol GrantTable: AnyObject {
     ///
     /// The segments' local sides lie in this process' private, page-aligned memory. Called once per chunk.
     func copy(_ segments: UnsafeMutablePointer<xen_grant_copy_segment>, count: Int, _ direction: CopyDirection) -> Int
+
+    /// Makes copies to and from a part of this process' memory cheaper, if that can be done: it may consist of other pages
+    /// afterwards, with other contents. Once at most.
+    ///
+    /// - Parameters:
+    ///   - base: the first of whole pages of memory that was mapped for the purpose, and is unmapped no later than the table
+    ///     ends.
+    ///   - domain: the domain that this process belongs to.
+    func favour(_ base: UnsafeMutableRawPointer, pages: Int, of domain: DomainID)
+}
+
+extension GrantTable {
+    public func favour(_ base: UnsafeMutableRawPointer, pages: Int, of domain: DomainID) {}
 }
 
 /// Granted pages mapped next to each other, unmapped when the value goes.

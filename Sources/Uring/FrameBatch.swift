@@ -56,7 +56,7 @@ internal import Descriptors
     }
 
     /// Bytes of a frame that was written, or -errno.
-    @_noLocks public func result(_ index: Int) -> Int32 {
+    @_noLocks public mutating func result(_ index: Int) -> Int32 {
         precondition(index < count)
         return unsafe entries[index].result
     }

@@ -12,11 +12,11 @@ public import Descriptors
 @safe public struct FrameReads: ~Copyable {
     /// Frames of a call at most.
     public static var capacity: Int { @_noLocks get { 64 } }
-    /// Frames of the last call.
+    /// Frames of the last call, and the longest of them in bytes.
     public private(set) var count = 0
+    public private(set) var longest = 0
     /// Why the last call ended early, if not for lack of frames: errno.
     public private(set) var failure: Int32 = 0
-    private let ends: UnsafeMutablePointer<FrameEnd>
     private var ring: UringRing
     /// The kernel would not wait for what it has taken (never the case in normal life): nothing is given to it any more.
     private var isAbandoned = false
@@ -32,11 +32,7 @@ public import Descriptors
         try ring.enable(files: [file], submissions: UringSetup.frameSubmissions)
         try Self.probe(&ring)
         self.ring = ring
-        unsafe ends = .allocate(capacity: Self.capacity)
-        unsafe ends.initialize(repeating: FrameEnd(), count: Self.capacity)
     }
-
-    deinit { unsafe ends.deallocate() }
 
     /// Cancels nothing, to see whether it can be done.
     private static func probe(_ ring: inout UringRing) throws(Fault) {
@@ -53,39 +49,44 @@ public import Descriptors
         guard result >= 0 || result == -ENOENT else { throw Fault("cancel reads in io_uring", errno: -result) }
     }
 
-    /// Which of the places of the last call a frame lies in, and its length in bytes; in the order in which they came.
-    @_noLocks public func frame(_ index: Int) -> (place: Int, bytes: Int) {
-        precondition(index < count)
-        // Checked above.
-        let end = unsafe ends[index]
-        return (Int(end.place), Int(end.bytes))
-    }
-
-    /// Reads up to `wanted` frames, `capacity` at most, each to a place of its own, `stride` bytes apart.
-    @_noLocks public mutating func read(_ wanted: Int, to base: UnsafeMutableRawPointer, stride: Int, room: UInt32) {
+    /// Reads up to `wanted` frames, `capacity` at most, each to a place of its own.
+    ///
+    /// - Parameters:
+    ///   - base: what offsets count from.
+    ///   - place: the offset of the first place.
+    ///   - stride: bytes from one place to the next.
+    ///   - room: bytes of a place.
+    ///   - frames: takes what was read, in the order in which it came: `wanted` elements.
+    @_noLocks public mutating func read(
+        _ wanted: Int, to base: UnsafeMutableRawPointer, place: Int, stride: Int, room: UInt32,
+        into frames: UnsafeMutablePointer<ReadFrame>
+    ) {
         count = 0
+        longest = 0
         guard !isAbandoned else { return }
         failure = 0
         let wanted = min(wanted, Self.capacity)
-        for place in 0..<wanted {
-            // The caller answers for the places. One registered file; the tag is the place's number.
+        var offset = place
+        for _ in 0..<wanted {
+            // The caller answers for the places. One registered file; the tag is the place.
             unsafe linux_sqe_transfer(
-                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + place &* stride,
-                room, 0, 0, UInt64(place))
+                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + offset, room, 0,
+                0, UInt64(truncatingIfNeeded: offset))
+            offset &+= stride
         }
         enter()
-        var left = wanted &- take()
+        var left = unsafe wanted &- take(frames)
         left &-= giveBack()
-        if left > 0 { end(left) }
+        if left > 0 { unsafe end(left, frames) }
     }
 
     /// Cancels what found no frame. One that comes meanwhile may still be read.
-    @_noLocks private mutating func end(_ outstanding: Int) {
+    @_noLocks private mutating func end(_ outstanding: Int, _ frames: UnsafeMutablePointer<ReadFrame>) {
         unsafe linux_sqe_cancel_all(ring.nextEntry(), Self.file, Self.cancellation)
         var left = outstanding &+ 1
         while left > 0 {
             let result = ring.enterAndWait(nanoseconds: .max)
-            left &-= take()
+            left &-= unsafe take(frames)
             if isLasting(result) { return abandon(-result) }
         }
     }
@@ -112,11 +113,11 @@ public import Descriptors
     }
 
     /// Operations that ended.
-    @_noLocks private mutating func take() -> Int {
+    @_noLocks private mutating func take(_ frames: UnsafeMutablePointer<ReadFrame>) -> Int {
         let ready = ring.ready
         var left = ready
         while left > 0 {
-            note(ring.first)
+            unsafe note(ring.first, frames)
             ring.advance()
             left &-= 1
         }
@@ -124,21 +125,29 @@ public import Descriptors
         return Int(ready)
     }
 
-    @_noLocks private mutating func note(_ end: io_uring_cqe) {
-        guard end.user_data != Self.cancellation else { return }
-        guard end.res > 0 else {
-            let isNoFrame = end.res == -ECANCELED || end.res == -EAGAIN || end.res == -EINTR
-            if !isNoFrame { failure = end.res == 0 ? EIO : -end.res }
-            return
-        }
-        // As many as were asked for at most, `capacity` or fewer.
-        unsafe ends[count] = FrameEnd(place: UInt32(truncatingIfNeeded: end.user_data), bytes: UInt32(end.res))
+    @_noLocks private mutating func note(_ end: io_uring_cqe, _ frames: UnsafeMutablePointer<ReadFrame>) {
+        guard end.res > 0, end.user_data != Self.cancellation else { return noteOther(end) }
+        // As many as were asked for at most.
+        unsafe frames[count] = ReadFrame(offset: UInt32(truncatingIfNeeded: end.user_data), bytes: UInt32(end.res))
         count &+= 1
+        if Int(end.res) > longest { longest = Int(end.res) }
+    }
+
+    @_noLocks private mutating func noteOther(_ end: io_uring_cqe) {
+        let isNoFrame = end.res == -ECANCELED || end.res == -EAGAIN || end.res == -EINTR
+        guard end.user_data != Self.cancellation, !isNoFrame else { return }
+        failure = end.res == 0 ? EIO : -end.res
     }
 }
 
 /// A frame that was read.
-struct FrameEnd: BitwiseCopyable {
-    var place: UInt32 = 0
-    var bytes: UInt32 = 0
+public struct ReadFrame: BitwiseCopyable {
+    /// Where it lies, by the caller's account.
+    public var offset: UInt32 = 0
+    public var bytes: UInt32 = 0
+
+    public init(offset: UInt32 = 0, bytes: UInt32 = 0) {
+        self.offset = offset
+        self.bytes = bytes
+    }
 }

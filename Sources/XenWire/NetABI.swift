@@ -24,23 +24,23 @@ public struct TransmitFlags: OptionSet, Sendable {
     public let rawValue: UInt16
     @inlinable public init(rawValue: UInt16) { self.rawValue = rawValue }
     /// The checksum field holds the pseudo-header's sum; the rest is to be done.
-    public static let checksumBlank = TransmitFlags(rawValue: 1)
+    @inlinable public static var checksumBlank: TransmitFlags { @_noLocks get { TransmitFlags(rawValue: 1) } }
     /// The checksum is known to be right.
-    public static let dataValidated = TransmitFlags(rawValue: 2)
+    @inlinable public static var dataValidated: TransmitFlags { @_noLocks get { TransmitFlags(rawValue: 2) } }
     /// The packet goes on in the next slot.
-    public static let moreData = TransmitFlags(rawValue: 4)
+    @inlinable public static var moreData: TransmitFlags { @_noLocks get { TransmitFlags(rawValue: 4) } }
     /// The next slot is extra info.
-    public static let extraInfo = TransmitFlags(rawValue: 8)
+    @inlinable public static var extraInfo: TransmitFlags { @_noLocks get { TransmitFlags(rawValue: 8) } }
 }
 
 /// Flags of a receive response (XEN_NETRXF_*): not the order of the other direction.
 public struct ReceiveFlags: OptionSet, Sendable {
     public let rawValue: UInt16
-    @inlinable public init(rawValue: UInt16) { self.rawValue = rawValue }
-    public static let dataValidated = ReceiveFlags(rawValue: 1)
-    public static let checksumBlank = ReceiveFlags(rawValue: 2)
-    public static let moreData = ReceiveFlags(rawValue: 4)
-    public static let extraInfo = ReceiveFlags(rawValue: 8)
+    @inlinable @_noLocks public init(rawValue: UInt16) { self.rawValue = rawValue }
+    @inlinable public static var dataValidated: ReceiveFlags { @_noLocks get { ReceiveFlags(rawValue: 1) } }
+    @inlinable public static var checksumBlank: ReceiveFlags { @_noLocks get { ReceiveFlags(rawValue: 2) } }
+    @inlinable public static var moreData: ReceiveFlags { @_noLocks get { ReceiveFlags(rawValue: 4) } }
+    @inlinable public static var extraInfo: ReceiveFlags { @_noLocks get { ReceiveFlags(rawValue: 8) } }
 }
 
 /// How a slot ended (XEN_NETIF_RSP_*).

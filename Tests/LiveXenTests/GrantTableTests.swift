@@ -20,6 +20,12 @@ private final class ModelGntdev: GrantCalls {
     private(set) var recorded: [UInt64: [UInt32]] = [:]
     private(set) var mapped = 0
     private var nextIndex: UInt64 = 0x10000
+    /// The domain that the process belongs to, and what it has granted to whom: from reference 100 on.
+    var own = DomainID(0)
+    var offerResult: Int32 = 0
+    private(set) var offered: (base: UInt, pages: Int, domain: DomainID)?
+    /// The segments of the last copy.
+    private(set) var last: [xen_grant_copy_segment] = []
 
     init(granted: Set<UInt32>) { self.granted = granted }
 
@@ -53,11 +59,39 @@ private final class ModelGntdev: GrantCalls {
         copies.append(count)
         let result = copyResults.isEmpty ? 0 : copyResults.removeFirst()
         guard result == 0 else { return result }
-        for index in 0..<count {
-            let source = unsafe UInt32(truncatingIfNeeded: segments[index].source)
-            let isGranted = granted.contains(source)
-            unsafe segments[index].status = Int16(isGranted ? XEN_GNTST_okay : XEN_GNTST_bad_gntref)
+        unsafe last = Array(UnsafeBufferPointer(start: segments, count: count))
+        for index in 0..<count { unsafe segments[index].status = status(segments[index]) }
+        return 0
+    }
+
+    /// Carries out what names the process' own pages on both sides, and judges the rest.
+    private func status(_ segment: xen_grant_copy_segment) -> Int16 {
+        if let source = unsafe ownPage(segment.source), let target = unsafe ownPage(segment.dest),
+            segment.flags == UInt16(XEN_GNTCOPY_source_gref | XEN_GNTCOPY_dest_gref)
+        {
+            guard offered?.domain == own else { return Int16(XEN_GNTST_permission_denied) }
+            unsafe target.copyMemory(from: source, byteCount: Int(segment.length))
+            return Int16(XEN_GNTST_okay)
         }
+        let isGranted = granted.contains(UInt32(truncatingIfNeeded: segment.source))
+        return Int16(isGranted ? XEN_GNTST_okay : XEN_GNTST_bad_gntref)
+    }
+
+    /// What `reference | offset << 32 | DOMID_SELF << 48` means.
+    private func ownPage(_ side: UInt64) -> UnsafeMutableRawPointer? {
+        let (reference, offset) = (UInt(side & 0xFFFF_FFFF), UInt(side >> 32 & 0xFFFF))
+        guard let offered, side >> 48 == 0x7FF0, reference >= 100, reference < 100 + UInt(offered.pages) else {
+            return nil
+        }
+        return unsafe UnsafeMutableRawPointer(bitPattern: offered.base + (reference - 100) * 4096 + offset)
+    }
+
+    func offer(
+        _ memory: UnsafeMutableRawPointer, to domain: DomainID, _ references: UnsafeMutablePointer<UInt32>, count: Int
+    ) -> Int32 {
+        guard offerResult == 0 else { return offerResult }
+        offered = (UInt(bitPattern: memory), count, domain)
+        for index in 0..<count { unsafe references[index] = 100 + UInt32(index) }
         return 0
     }
 }
@@ -150,5 +184,80 @@ private func references(_ numbers: ClosedRange<UInt32>) -> [GrantReference] { nu
         let (failures, statuses) = copy(device, 1...4)
         #expect(failures == 2)
         #expect(statuses == [0, Int16(XEN_GNTST_general_error), 0, Int16(XEN_GNTST_general_error)])
+    }
+}
+
+/// The tests' own memory.
+@safe private final class Pages {
+    let base: UnsafeMutableRawPointer
+    init(_ count: Int) { unsafe base = .allocate(byteCount: count * 4096, alignment: 4096) }
+    deinit { unsafe base.deallocate() }
+    var address: UInt64 { unsafe UInt64(UInt(bitPattern: base)) }
+}
+
+@Suite struct FavouredMemoryTests {
+    private static let pages = 4
+    private static let bothSides = UInt16(XEN_GNTCOPY_source_gref | XEN_GNTCOPY_dest_gref)
+    private let device = ModelGntdev(granted: [1])
+    private let memory = Pages(FavouredMemoryTests.pages)
+
+    /// A segment from the guest's page 1 to `offset` of the memory, or the other way around, as the device gets it.
+    private func copied(
+        _ table: LiveGrantTable, _ offset: Int, _ length: UInt16, _ direction: CopyDirection
+    ) -> xen_grant_copy_segment? {
+        let local = unsafe memory.base + offset
+        var segment =
+            direction == .fromGuest
+            ? unsafe xen_grant_copy_segment.fromGuest(domain, GrantReference(1), offset: 8, length: length, to: local)
+            : unsafe xen_grant_copy_segment.toGuest(domain, GrantReference(1), offset: 8, length: length, from: local)
+        // One segment; the model does not follow addresses.
+        _ = unsafe table.copy(&segment, count: 1, direction)
+        return device.last.first
+    }
+
+    private func favouring(by backend: DomainID = DomainID(0)) -> LiveGrantTable {
+        let table = LiveGrantTable(device)
+        unsafe table.favour(memory.base, pages: Self.pages, of: backend)
+        return table
+    }
+
+    @Test func `copies name the process' own pages by reference`() {
+        let table = favouring()
+        let received = copied(table, 4096 + 100, 3996, .fromGuest)
+        #expect(received?.dest == Self.name(101, 100))
+        #expect(received?.flags == Self.bothSides)
+        let sent = copied(table, 3 * 4096, 4096, .toGuest)
+        #expect(sent?.source == Self.name(103, 0))
+        #expect(sent?.flags == Self.bothSides)
+    }
+
+    /// As Xen reads it: DOMID_SELF is 0x7FF0.
+    private static func name(_ reference: UInt64, _ offset: UInt64) -> UInt64 {
+        reference | offset << 32 | UInt64(0x7FF0) << 48
+    }
+
+    private static let outside: [(Int, UInt16)] = [(4196, 3997), (16_384, 1), (-4096, 1), (16_383, 2)]
+
+    @Test(arguments: FavouredMemoryTests.outside)
+    func `what does not lie in one of these pages goes by address`(offset: Int, length: UInt16) {
+        let table = favouring()
+        for direction in [CopyDirection.fromGuest, .toGuest] {
+            let segment = copied(table, offset, length, direction)
+            let local = memory.address &+ UInt64(bitPattern: Int64(offset))
+            #expect((direction == .fromGuest ? segment?.dest : segment?.source) == local)
+            #expect(segment?.flags == UInt16(direction == .fromGuest ? XEN_GNTCOPY_source_gref : XEN_GNTCOPY_dest_gref))
+        }
+    }
+
+    @Test(arguments: ["no gntalloc", "another domain's number", "a kernel that takes no two references"])
+    func `where that cannot be, all goes by address`(reason: String) {
+        switch reason {
+        case "no gntalloc": device.offerResult = -ENOENT
+        case "another domain's number": device.own = DomainID(7)
+        default: device.copyResults = [-EINVAL]
+        }
+        let segment = copied(favouring(), 0, 64, .fromGuest)
+        #expect(segment?.dest == memory.address)
+        #expect(segment?.flags == UInt16(XEN_GNTCOPY_source_gref))
     }
 }

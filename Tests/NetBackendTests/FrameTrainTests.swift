@@ -5,32 +5,42 @@ import Testing
 
 @Suite struct FrameTrainTests {
     private func run(_ train: inout FrameTrain, _ frames: Int, bytes: Int = 64) {
-        for _ in 0..<frames { train.add(bytes: bytes) }
+        for _ in 0..<frames { train.add(1, longest: bytes) }
         train.end()
     }
 
     @Test func nothingIsExpectedAtFirst() {
-        #expect(FrameTrain().ahead == 0)
+        #expect(FrameTrain().ahead(limit: 500) == 0)
     }
 
-    @Test func trainsLikeThoseBeforeAreReadTogether() {
+    @Test func trainsOfOneLengthAreReadTogetherToTheLastFrame() {
         var train = FrameTrain()
-        for _ in 0..<20 { run(&train, 400) }
-        #expect(train.ahead == 350)
-        for _ in 0..<340 { train.add(bytes: 64) }
-        #expect(train.ahead == 20 || train.ahead == 21)
-        for _ in 0..<20 { train.add(bytes: 64) }
-        // The end may be near: one by one.
-        #expect(train.ahead == 0 || train.ahead == 22)
+        for _ in 0..<30 { run(&train, 400) }
+        #expect(train.ahead(limit: 500) == 400)
+        #expect(train.ahead(limit: 64) == 64)
+        // Fewer are not worth the call.
+        #expect(train.ahead(limit: 5) == 0)
+        for _ in 0..<390 { train.add(1, longest: 64) }
+        #expect(train.ahead(limit: 500) == 10)
+        for _ in 0..<10 { train.add(1, longest: 64) }
+        // This is probably the end: one by one.
+        #expect(train.ahead(limit: 500) == 0)
+    }
+
+    @Test func behindAShorterTrainSomethingIsSpared() {
+        var train = FrameTrain()
+        for _ in 0..<30 { run(&train, 400) }
+        run(&train, 320)
+        #expect(train.ahead(limit: 500) == 280)
     }
 
     @Test func aShortTrainCountsAtOnceAndALongOneBitByBit() {
         var train = FrameTrain()
         for _ in 0..<20 { run(&train, 400) }
         run(&train, 4)
-        #expect(train.ahead == 0)
+        #expect(train.ahead(limit: 500) == 0)
         run(&train, 400)
-        #expect(train.ahead < 100)
+        #expect(train.ahead(limit: 500) < 110)
     }
 
     /// However the lengths vary: reads too many are few, for each costs more than it could save.
@@ -42,9 +52,9 @@ import Testing
         for _ in 0..<1000 {
             var left = Int(random.next() % 400)
             while left > 0 {
-                let ahead = min(train.ahead, 64)
+                let ahead = train.ahead(limit: 64)
                 let read = ahead == 0 ? 1 : min(ahead, left)
-                for _ in 0..<read { train.add(bytes: 64) }
+                for _ in 0..<read { train.add(1, longest: 64) }
                 left -= read
                 guard ahead > 0 else { continue }
                 together += read
@@ -57,16 +67,16 @@ import Testing
 
     @Test func aTrainWithoutEndIsReadTogether() {
         var train = FrameTrain()
-        for _ in 0..<2048 { train.add(bytes: 1514) }
-        #expect(train.ahead >= 64)
+        for _ in 0..<2048 { train.add(1, longest: 1514) }
+        #expect(train.ahead(limit: 500) >= 64)
     }
 
     @Test func longFramesAreReadOneByOne() {
         var train = FrameTrain()
         for _ in 0..<20 { run(&train, 400) }
-        train.add(bytes: 60_000)
-        #expect(train.ahead == 0)
+        train.add(1, longest: 60_000)
+        #expect(train.ahead(limit: 500) == 0)
         train.end()
-        #expect(train.ahead == 0)
+        #expect(train.ahead(limit: 500) == 0)
     }
 }

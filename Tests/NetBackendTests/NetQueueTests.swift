@@ -38,7 +38,7 @@ final class Fixture {
         let receive = isSplit ? try platform.bindEventChannel(to: front.receivePort.number, of: guest.id) : transmit
         queue = try NetQueue(
             NetQueueConfiguration(
-                name: "test", domain: guest.id,
+                name: "test", domain: guest.id, backend: DomainID(0),
                 rings: NetConnection.Rings(
                     transmit: front.references.transmit, receive: front.references.receive,
                     transmitPort: front.transmitPort.number, receivePort: front.receivePort.number),

@@ -24,10 +24,14 @@ import Testing
     }
 
     private func read(_ reads: inout FrameReads, _ wanted: Int) -> [[UInt8]] {
-        unsafe reads.read(wanted, to: memory, stride: Self.stride, room: UInt32(Self.room))
-        return (0..<reads.count).map { index in
-            let (place, bytes) = reads.frame(index)
-            return unsafe Array(UnsafeRawBufferPointer(start: memory + place * Self.stride, count: bytes))
+        var frames = [ReadFrame](repeating: ReadFrame(), count: FrameReads.capacity)
+        // As many places and elements as a call reads at most.
+        unsafe reads.read(
+            wanted, to: memory - 64, place: 64, stride: Self.stride, room: UInt32(Self.room), into: &frames)
+        let found = frames.prefix(reads.count)
+        #expect(reads.longest == found.map { Int($0.bytes) }.max() ?? 0)
+        return found.map {
+            unsafe Array(UnsafeRawBufferPointer(start: memory - 64 + Int($0.offset), count: Int($0.bytes)))
         }
     }
 

@@ -21,6 +21,10 @@ int linux_grants_forget(int fd, uint64_t index, uint32_t count);
 /// IOCTL_GNTDEV_GRANT_COPY of segments with the layout of struct gntdev_grant_copy_segment; 0 or -errno.
 __attribute__((swift_attr("@_noLocks"))) int linux_grants_copy(int fd, void *segments, uint32_t count);
 
+/// Puts so many new pages at `memory`, in place of what is mapped there, and grants them to a domain for writing:
+/// IOCTL_GNTALLOC_ALLOC_GREF and mmap(2) of /dev/xen/gntalloc. Their references; 0 or -errno. The grants end with the descriptor.
+int linux_grants_offer(int fd, uint16_t domain, void *memory, uint32_t *references, uint32_t count);
+
 /// IOCTL_EVTCHN_RESTRICT_DOMID: the descriptor may bind to this domain's ports only, for good; 0 or -errno.
 int linux_events_restrict(int fd, uint16_t domain);
 /// IOCTL_EVTCHN_BIND_INTERDOMAIN; the local port or -errno.

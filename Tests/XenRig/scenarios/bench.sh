@@ -35,11 +35,43 @@ measure_backends() {
         volume=$(filled_volume "data-$backend")
         create "bench-$backend" pv "$(root_disk)" "$(disk xvdb "$volume")"
         in_guest "bench-$backend" bench xvdb $job_times "$job_pattern"
-        tr -d '\r' <"/var/log/xen/console/guest-bench-$backend.log" | sed -n "s/^bench /$backend /p" |
-            while read -r line; do note "measured $line"; done
+        measured "bench-$backend" "$backend"
         destroy "bench-$backend"
         losetup --detach "$volume"
         rm -f "$scratch/data-$backend" /etc/default/xen-blkbackd
     done
     modprobe --remove xen-blkback
+}
+
+# measured GUEST BACKEND: reports the lines `bench JOB RATE` that a guest has printed.
+measured() {
+    local line
+    tr -d '\r' <"/var/log/xen/console/guest-$1.log" | sed -n "s/^bench /$2 /p" |
+        while read -r line; do note "measured $line"; done
+}
+
+bench-iperf() { # measurement: iperf3 between dom0 and a PV guest at a bridge, by this project and xen-netback
+    measure_networks ours kernel
+}
+
+bench-network-profile() { # measurement: the same, for whoever counts instructions meanwhile
+    cat /proc/kallsyms /proc/xen/xensyms >/rig/logs/symbols
+    measure_networks ours kernel
+}
+
+# measure_networks BACKEND...: ours or kernel; the kernel's last, as with disks. All disks are ours.
+measure_networks() {
+    local backend job
+    guest_seconds=3000
+    for backend in "$@"; do
+        if [ "$backend" = kernel ]; then modprobe xen-netback; fi
+        network_guest "iperf-$backend" 2
+        for job in from-guest to-guest; do
+            iperf3 --server --one-off --daemon --bind 10.9.0.1
+            in_guest "iperf-$backend" iperf $job 10.9.0.1 1024M
+        done
+        measured "iperf-$backend" "$backend"
+        destroy "iperf-$backend"
+    done
+    modprobe --remove xen-netback
 }

@@ -1,0 +1,74 @@
+internal import CXen
+internal import SharedRing
+internal import XenWire
+
+/// Memory of this process that it has granted to its own domain, so that copies can name it by reference.
+///
+/// Of a segment's local side gntdev otherwise looks up the page, pins it and lets it go, and not even sixteen at a time; where
+/// both sides are references it hands them to Xen as they are. Not every kernel has gntalloc, which counts pages as well
+/// (its `limit`): without, copies go by addresses.
+///
+/// Safe because references are used for the memory only that they were given for, within its bounds.
+@safe struct FavouredMemory: ~Copyable {
+    private let base: UInt64
+    private let bytes: UInt64
+    private let references: FixedTable<UInt32>
+
+    private static var page: UInt64 { @_noLocks get { UInt64(XEN_PAGE_SIZE_BYTES) } }
+    /// Xen's name for whoever asks (xen.h, DOMID_SELF).
+    private static var caller: UInt64 { @_noLocks get { 0x7FF0 } }
+
+    /// Grants `pages` pages at `base`, which may be others then; nil if that cannot be, or is of no use.
+    init?(_ base: UnsafeMutableRawPointer, pages: Int, of domain: DomainID, _ calls: any GrantCalls) {
+        references = FixedTable(repeating: 0, count: pages)
+        self.base = UInt64(UInt(bitPattern: base))
+        bytes = UInt64(pages) * Self.page
+        // The caller answers for the pages; a reference is written for each.
+        guard pages > 1, unsafe calls.offer(base, to: domain, references.pointer, count: pages) == 0,
+            unsafe works(base, calls)
+        else { return nil }
+    }
+
+    /// Copies a byte from the first page to the second: that Xen finds the grants, the domain being the right one, and that
+    /// the kernel lets both sides be references.
+    private func works(_ base: UnsafeMutableRawPointer, _ calls: any GrantCalls) -> Bool {
+        let second = unsafe base + Int(Self.page)
+        unsafe base.storeBytes(of: 0xA5, as: UInt8.self)
+        unsafe second.storeBytes(of: 0, as: UInt8.self)
+        var probe = xen_grant_copy_segment(
+            source: name(0, length: 1) ?? 0, dest: name(Self.page, length: 1) ?? 0, length: 1,
+            flags: UInt16(XEN_GNTCOPY_source_gref) | UInt16(XEN_GNTCOPY_dest_gref), status: -1, pad: 0)
+        return unsafe calls.copy(&probe, count: 1) == 0 && probe.status == XEN_GNTST_okay
+            && second.load(as: UInt8.self) == 0xA5
+    }
+
+    /// Puts references in the place of local addresses, where segments lie in one page each of this memory.
+    @_noLocks func name(
+        _ segments: UnsafeMutablePointer<xen_grant_copy_segment>, _ count: Int, _ direction: CopyDirection
+    ) {
+        // The caller answers for `count` segments.
+        for index in 0..<count {
+            let segment = unsafe segments + index
+            let length = unsafe segment.pointee.length
+            switch direction {
+            case .fromGuest:
+                guard let name = unsafe name(segment.pointee.dest &- base, length: length) else { continue }
+                unsafe segment.pointee.dest = name
+                unsafe segment.pointee.flags |= UInt16(XEN_GNTCOPY_dest_gref)
+            case .toGuest:
+                guard let name = unsafe name(segment.pointee.source &- base, length: length) else { continue }
+                unsafe segment.pointee.source = name
+                unsafe segment.pointee.flags |= UInt16(XEN_GNTCOPY_source_gref)
+            }
+        }
+    }
+
+    /// How Xen is told of so many bytes at an offset; nil if they do not lie in one page of the memory.
+    @_noLocks private func name(_ offset: UInt64, length: UInt16) -> UInt64? {
+        // What lies in front of the memory wraps around.
+        guard offset < bytes else { return nil }
+        let inPage = offset & (Self.page &- 1)
+        guard inPage &+ UInt64(length) <= Self.page else { return nil }
+        return UInt64(references[Int(offset / Self.page)]) | inPage << 32 | Self.caller << 48
+    }
+}
