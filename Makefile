@@ -12,7 +12,7 @@ prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench bench-net test fuzz install install-files install-net uninstall
+.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench bench-net test fuzz install install-files install-disks uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -25,10 +25,10 @@ help:
 	@echo 'make e2e      the real daemon under verified I/O, the hotplug script: see scripts/e2e, Tests/Hotplug'
 	@echo 'make rig      on real Xen, emulated: all scenarios of Tests/XenRig, or those that SCENARIO=... matches'
 	@echo 'make rig-smoke  one guest that boots from our disk, in five minutes'
-	@echo 'make rig-bench  against xen-blkback and qdisk on real Xen, recorded in Benchmarks/results/rig'
+	@echo 'make rig-bench  against the kernel'"'"'s backends and qdisk on real Xen, recorded in Benchmarks/results/rig'
 	@echo 'make bench    side by side with fio and other backends, recorded in Benchmarks/results'
 	@echo 'make bench-net  the network backend side by side with plain system calls on TAP devices; needs root'
-	@echo 'make install  the daemon, udev rules, units and scripts, under DESTDIR and prefix (default $(prefix))'
+	@echo 'make install  both daemons, udev rules, units and scripts, under DESTDIR and prefix (default $(prefix))'
 	@echo 'make uninstall  takes them away again'
 
 setup:
@@ -71,6 +71,7 @@ rig-smoke: setup-rig release
 
 rig-bench: setup-rig release
 	Benchmarks/rig
+	Benchmarks/rig --network
 
 bench: setup-test release
 	Benchmarks/run
@@ -112,7 +113,16 @@ chmod $(3) '$(DESTDIR)$(2)/$(notdir $(1))'
 
 endef
 
-install: release install-files
+# Both backends. The kernel's then stand back for all disks and interfaces; who wants that for disks only: install-disks.
+install: install-disks
+	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-netbackd" '$(DESTDIR)$(prefix)/sbin/'
+	$(call place,udev/90-xen-netbackd.rules,$(prefix)/lib/udev/rules.d,644)
+	$(call place,systemd/xen-netbackd@.service,$(prefix)/lib/systemd/system,644)
+	$(call place,modprobe/xen-netbackd.conf,$(sysconfdir)/modprobe.d,644)
+	$(call place,hotplug/vif-xen-netbackd,$(sysconfdir)/xen/scripts,755)
+	install -m 644 docs/network-attachment.md '$(DESTDIR)$(docdir)/'
+
+install-disks: release install-files
 	install -d '$(DESTDIR)$(prefix)/sbin'
 	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-blkbackd" '$(DESTDIR)$(prefix)/sbin/'
 
@@ -126,16 +136,6 @@ install-files:
 	$(call place,init/xen-blkbackd,$(sysconfdir)/init.d,755)
 	install -d '$(DESTDIR)$(docdir)'
 	install -m 644 README.md '$(DESTDIR)$(docdir)/'
-
-# xen-netbackd is under construction: it is installed only by whoever asks for it, because the kernel's backend then
-# stands back for all interfaces.
-install-net: install
-	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-netbackd" '$(DESTDIR)$(prefix)/sbin/'
-	$(call place,udev/90-xen-netbackd.rules,$(prefix)/lib/udev/rules.d,644)
-	$(call place,systemd/xen-netbackd@.service,$(prefix)/lib/systemd/system,644)
-	$(call place,modprobe/xen-netbackd.conf,$(sysconfdir)/modprobe.d,644)
-	$(call place,hotplug/vif-xen-netbackd,$(sysconfdir)/xen/scripts,755)
-	install -m 644 docs/network-attachment.md '$(DESTDIR)$(docdir)/'
 
 # Running daemons go on.
 uninstall:

@@ -13,6 +13,7 @@ internal import XenWire
     private let base: UInt64
     private let bytes: UInt64
     private let references: FixedTable<UInt32>
+    private var second: SecondMapping?
 
     private static var page: UInt64 { @_noLocks get { UInt64(XEN_PAGE_SIZE_BYTES) } }
     /// Xen's name for whoever asks (xen.h, DOMID_SELF).
@@ -27,6 +28,7 @@ internal import XenWire
         guard pages > 1, unsafe calls.offer(base, to: domain, references.pointer, count: pages) == 0,
             unsafe works(base, calls)
         else { return nil }
+        second = SecondMapping(references, of: domain, calls)
     }
 
     /// Copies a byte from the first page to the second: that Xen finds the grants, the domain being the right one, and that
@@ -70,5 +72,37 @@ internal import XenWire
         let inPage = offset & (Self.page &- 1)
         guard inPage &+ UInt64(length) <= Self.page else { return nil }
         return UInt64(references[Int(offset / Self.page)]) | inPage << 32 | Self.caller << 48
+    }
+}
+
+/// Pages of this domain that it has mapped by their references, only so that their grants are in use.
+@safe private struct SecondMapping: ~Copyable {
+    private let base: UnsafeMutableRawPointer
+    private let pages: Int
+    private let index: UInt64
+    private let calls: any GrantCalls
+
+    /// nil where it cannot be: all works without it.
+    init?(_ references: borrowing FixedTable<UInt32>, of domain: DomainID, _ calls: any GrantCalls) {
+        let names = (0..<references.count).map { GrantReference(references[$0]) }
+        var index: UInt64 = 0
+        guard calls.record(names, of: domain, index: &index) == 0 else { return nil }
+        var memory: UnsafeMutableRawPointer?
+        guard unsafe calls.map(index, pages: names.count, writable: true, memory: &memory) == 0,
+            let base = unsafe memory
+        else {
+            calls.forget(index, pages: names.count)
+            return nil
+        }
+        unsafe self.base = base
+        self.index = index
+        pages = names.count
+        self.calls = calls
+    }
+
+    deinit {
+        // Mapped by `init`.
+        unsafe calls.unmap(base, pages: pages)
+        calls.forget(index, pages: pages)
     }
 }

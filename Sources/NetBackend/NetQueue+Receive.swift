@@ -39,6 +39,7 @@ extension NetQueueCore {
         deliveryCount = 0
         let first = nextRead
         var room = 0
+        deliverPlain()
         while nextRead < readCount, room + FrameMemory.largest <= FrameMemory.capacity, mayReceive(nextRead),
             deliver(nextRead, &room)
         {
@@ -48,6 +49,24 @@ extension NetQueueCore {
         if segmentCount > 0 { copySegments(.toGuest) }
         if deliveryCount > 0 { respond() }
         return nextRead - first
+    }
+
+    /// Delivers frames up to the first that is more than one page of data, or that somebody has to look at. The short way of what
+    /// `deliver` does, for nearly all frames of a flood.
+    private mutating func deliverPlain() {
+        guard rules.isPlain, now == 0, !nextIsPaid else { return }
+        var slots = min(Int(receive.waiting() ?? 0), deliveries.count)
+        while slots > 0, nextRead < readCount {
+            let size = size(nextRead)
+            // Where it was read to, with its header.
+            let frame = unsafe memory.receptions + Int(frames[nextRead].offset)
+            guard size > 0, size <= FrameMemory.page,
+                let flags = unsafe Translation.plainFlags(frame - VirtioHeader.size)
+            else { return }
+            unsafe putSlot(frame, 0, size, flags, isFirst: true)
+            nextRead &+= 1
+            slots &-= 1
+        }
     }
 
     /// A frame is charged once, however often it is tried.
@@ -218,7 +237,7 @@ extension NetQueueCore {
         }
     }
 
-    private mutating func putSlot(
+    @inline(__always) private mutating func putSlot(
         _ start: UnsafeMutableRawPointer, _ offset: Int, _ length: Int, _ flags: ReceiveFlags, isFirst: Bool
     ) {
         let request = takeRequest()
@@ -231,8 +250,8 @@ extension NetQueueCore {
             | UInt64(truncatingIfNeeded: length) << ReceiveSlot.statusBits
         let slot = ReceiveSlot(word: word, segment: UInt16(truncatingIfNeeded: segmentCount), isFirst: isFirst)
         deliveries[deliveryCount] = slot
-        deliveryCount += 1
-        segmentCount += 1
+        deliveryCount &+= 1
+        segmentCount &+= 1
     }
 
     /// In the order of xen-netback.

@@ -99,6 +99,10 @@ public final class NetQueue {
     /// A frame from the TAP device would reach the guest now: it is worth to be woken for one.
     public var canDeliver: Bool { unsafe core.canDeliver }
 
+    /// Of the TAP device's frames nothing is left since the last turn, as far as that saw: who waits for the next needs no
+    /// other turn before.
+    var hasTakenAll: Bool { unsafe core.hasTakenAll }
+
     /// Nothing can be delivered until the guest puts up receive buffers.
     public var lacksBuffers: Bool { unsafe core.lacksBuffers }
 
@@ -257,6 +261,9 @@ struct NetQueueCore: ~Copyable {
     var lacksBuffers: Bool { condition == .running && receiveRest == 0 && (nextRead < readCount || receive.isEmpty) }
 
     var canDeliver: Bool { condition == .running && nextRead >= readCount && !receive.isEmpty }
+
+    /// The TAP device's descriptor tells of whatever a turn would find there, and `arm` of the rings.
+    var hasTakenAll: Bool { canDeliver && isDry && restEnds == .max }
 
     // MARK: the rate limit
 

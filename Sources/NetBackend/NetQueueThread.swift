@@ -107,13 +107,12 @@ private final class NetQueueLoop {
         var condition = NetCondition.running
         while !stopping() {
             let worked = queue.turn()
-            if worked { throttle.foundWork() }
-            if !worked { lookAfterBacklog() }
+            if worked { throttle.foundWork() } else { lookAfterBacklog() }
             if self.condition != condition {
                 condition = self.condition
                 report(condition)
             }
-            if !worked, queue.arm() { sleep() }
+            if !worked || queue.hasTakenAll, queue.arm() { sleep() }
         }
     }
 

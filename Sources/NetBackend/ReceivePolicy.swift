@@ -77,6 +77,9 @@ struct ReceiveRules: ~Copyable {
     private let key = FixedTable<UInt8>(repeating: 0, count: ControlRequest.longestKey)
     private var seen: UInt64 = 0
 
+    /// The guest wants all frames as they are.
+    var isPlain: Bool { @_noLocks get { headroom == 0 && !filtersGroups && types.isEmpty } }
+
     /// Follows a change, if there was one.
     mutating func follow(_ shared: SharedReceivePolicy) {
         guard let policy = shared.changed(since: &seen) else { return }

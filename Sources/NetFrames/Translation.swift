@@ -95,6 +95,14 @@ public enum Translation {
         unsafe frame.storeBytes(of: sum, toByteOffset: headers.transport + kind.checksumOffset, as: UInt16.self)
     }
 
+    /// The flags of a frame that reaches any guest as it is; nil if it has to be looked into. Most frames have such a header.
+    @inlinable public static func plainFlags(_ header: UnsafeRawPointer) -> ReceiveFlags? {
+        // The header's first two of ten bytes: flags and segmentation.
+        let (flags, segmentation) = unsafe (header.load(as: UInt8.self), header.load(fromByteOffset: 1, as: UInt8.self))
+        guard segmentation == 0, flags & ~2 == 0 else { return nil }  // VirtioHeader.dataValid
+        return flags == 0 ? [] : .dataValidated
+    }
+
     /// How a frame from the TAP device reaches the guest; completes its sum if the guest cannot.
     public static func toGuest(
         _ frame: UnsafeMutableRawPointer, count: Int, _ header: VirtioHeader, _ offloads: GuestOffloads

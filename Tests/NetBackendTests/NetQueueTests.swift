@@ -267,6 +267,42 @@ func tcp(_ payload: Int) -> [UInt8] {
         #expect(frames.allSatisfy { $0.flags == .dataValidated && $0.segmentation == nil && $0.bytes.count <= 1502 })
     }
 
+    /// Those that need no look and those that do, short and long, come in the order in which they came.
+    @Test(arguments: 1...10 as ClosedRange<UInt64>)
+    func framesOfAllKindsKeepTheirOrder(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        let fixture = try Fixture()
+        for _ in 0..<15 {
+            var expected: [DeliveredFrame] = []
+            for index in 0..<10 {
+                let size = [60, 1514, 4096, 4097, 9014].randomElement(using: &random) ?? 60
+                switch random.next() % 4 {
+                case 0:
+                    let (bytes, header) = try unfinished(size, large: true)
+                    fixture.offer(bytes, header)
+                    expected.append(
+                        DeliveredFrame(
+                            bytes: bytes, flags: [.checksumBlank, .dataValidated],
+                            segmentation: Segmentation(.tcpV4, size: 1448)))
+                case 1:
+                    let (bytes, header) = try unfinished(size, large: false)
+                    fixture.offer(bytes, header)
+                    expected.append(
+                        DeliveredFrame(bytes: bytes, flags: [.checksumBlank, .dataValidated], segmentation: nil))
+                case 2:
+                    fixture.offer(frame(size, index), .validated)
+                    expected.append(
+                        DeliveredFrame(bytes: frame(size, index), flags: .dataValidated, segmentation: nil))
+                default:
+                    fixture.offer(frame(size, index))
+                    expected.append(DeliveredFrame(bytes: frame(size, index), flags: [], segmentation: nil))
+                }
+            }
+            fixture.settle()
+            #expect(try fixture.front.take() == expected)
+        }
+    }
+
     @Test func aFrameWaitsForRoom() throws {
         let fixture = try Fixture()
         // 256 slots: fifteen frames of seventeen, and one that does not fit.
