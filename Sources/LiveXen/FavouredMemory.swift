@@ -76,7 +76,7 @@ internal import XenWire
 }
 
 /// Pages of this domain that it has mapped by their references, only so that their grants are in use.
-@safe private struct SecondMapping: ~Copyable {
+@safe final class SecondMapping {
     private let base: UnsafeMutableRawPointer
     private let pages: Int
     private let index: UInt64
