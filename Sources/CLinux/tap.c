@@ -16,7 +16,23 @@ static int linux_set_name(struct ifreq *request, const char *name)
     return 0;
 }
 
-int linux_tap_open(const char *name)
+// The first queue of a device makes it, or takes over one that stayed behind. A device that is there and would not stay
+// lives from another process' queues: the kernel would let us join.
+static int set_interface(int fd, struct ifreq *request, int first)
+{
+    const int flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    request->ifr_flags = flags | (first ? IFF_TUN_EXCL : 0);
+    if (ioctl(fd, TUNSETIFF, request) == 0)
+        return 0;
+    if (!first || errno != EBUSY)
+        return -errno;
+    request->ifr_flags = flags;
+    if (ioctl(fd, TUNSETIFF, request) < 0 || ioctl(fd, TUNGETIFF, request) < 0)
+        return -errno;
+    return request->ifr_flags & IFF_PERSIST ? 0 : -EBUSY;
+}
+
+int linux_tap_open(const char *name, int first)
 {
     struct ifreq request;
     int fd, header = 10, code = linux_set_name(&request, name);
@@ -25,9 +41,9 @@ int linux_tap_open(const char *name)
     fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
-    if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETVNETHDRSZ, &header) < 0) {
-        code = -errno;
+    code = set_interface(fd, &request, first);
+    if (code < 0 || ioctl(fd, TUNSETVNETHDRSZ, &header) < 0) {
+        code = code < 0 ? code : -errno;
         close(fd);
         return code;
     }

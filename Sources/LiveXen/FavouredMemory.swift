@@ -48,20 +48,30 @@ internal import XenWire
     @_noLocks func name(
         _ segments: UnsafeMutablePointer<xen_grant_copy_segment>, _ count: Int, _ direction: CopyDirection
     ) {
-        // The caller answers for `count` segments.
+        // The caller answers for `count` segments, in both calls.
+        switch direction {
+        case .fromGuest: unsafe nameTargets(segments, count)
+        case .toGuest: unsafe nameSources(segments, count)
+        }
+    }
+
+    @_noLocks private func nameTargets(_ segments: UnsafeMutablePointer<xen_grant_copy_segment>, _ count: Int) {
         for index in 0..<count {
             let segment = unsafe segments + index
-            let length = unsafe segment.pointee.length
-            switch direction {
-            case .fromGuest:
-                guard let name = unsafe name(segment.pointee.dest &- base, length: length) else { continue }
-                unsafe segment.pointee.dest = name
-                unsafe segment.pointee.flags |= UInt16(XEN_GNTCOPY_dest_gref)
-            case .toGuest:
-                guard let name = unsafe name(segment.pointee.source &- base, length: length) else { continue }
-                unsafe segment.pointee.source = name
-                unsafe segment.pointee.flags |= UInt16(XEN_GNTCOPY_source_gref)
+            guard let name = unsafe name(segment.pointee.dest &- base, length: segment.pointee.length) else { continue }
+            unsafe segment.pointee.dest = name
+            unsafe segment.pointee.flags |= UInt16(XEN_GNTCOPY_dest_gref)
+        }
+    }
+
+    @_noLocks private func nameSources(_ segments: UnsafeMutablePointer<xen_grant_copy_segment>, _ count: Int) {
+        for index in 0..<count {
+            let segment = unsafe segments + index
+            guard let name = unsafe name(segment.pointee.source &- base, length: segment.pointee.length) else {
+                continue
             }
+            unsafe segment.pointee.source = name
+            unsafe segment.pointee.flags |= UInt16(XEN_GNTCOPY_source_gref)
         }
     }
 

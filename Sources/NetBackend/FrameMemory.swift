@@ -23,7 +23,7 @@ internal import Uring
     static var written: Int { @_noLocks get { 36 << 12 } }
     /// Frames that are read and delivered together, and their bytes, for the same reason.
     static var reads: Int { @_noLocks get { 128 } }
-    static var read: Int { @_noLocks get { 18 << 12 } }
+    static var read: Int { @_noLocks get { 35 << 12 } }
     /// Bytes for a header and a frame that are read.
     static var room: UInt32 { @_noLocks get { UInt32(largest &- headroom) } }
     /// Bytes from one place for a frame that is read together with others to the next: not a multiple of a page, or they would

@@ -110,7 +110,10 @@ extension NetConnection {
 
     private static func rings(_ reader: KeyReader, _ prefix: String) throws(KeyRefusal) -> Rings {
         let names = (prefix + "event-channel-tx", prefix + "event-channel-rx")
-        let isSplit = reader.keys[names.0] != nil || reader.keys[names.1] != nil
+        // One alone is as good as none, where there is a channel for both (as with xen-netback).
+        let (isFirst, isSecond) = (reader.keys[names.0] != nil, reader.keys[names.1] != nil)
+        let hasOne = reader.keys[prefix + "event-channel"] != nil
+        let isSplit = isFirst && isSecond || (isFirst || isSecond) && !hasOne
         return Rings(
             transmit: try reference(reader, prefix + "tx-ring-ref"),
             receive: try reference(reader, prefix + "rx-ring-ref"),
@@ -164,12 +167,13 @@ public struct LiveSettings: Equatable, Sendable {
 
     static let keys = ["request-multicast-control", "xdp-headroom"]
 
-    /// What is left of the first page holds an Ethernet header at least: frontends take no less.
-    static let headroomRange: ClosedRange<UInt64> = 0...(4096 - 14)
+    /// What is left of the first page holds an Ethernet header at least: frontends take no less. Who asks for more gets this.
+    static let largestHeadroom: UInt64 = 4096 - 14
 
     public init(_ keys: NodeValues) throws(KeyRefusal) {
         let reader = KeyReader(keys)
         filtersMulticast = try reader.flag("request-multicast-control", ifMissing: false)
-        headroom = Int(try reader.number("xdp-headroom", in: Self.headroomRange, ifMissing: 0))
+        let wish = try reader.number("xdp-headroom", in: 0...UInt64(UInt32.max), ifMissing: 0)
+        headroom = Int(min(wish, Self.largestHeadroom))
     }
 }

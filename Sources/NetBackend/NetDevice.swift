@@ -117,16 +117,27 @@ public final class NetDevice: SplitDevice {
             policy = SharedReceivePolicy(queues: connection.queues.count, knowsGroups: isFresh)
             // First, for the host sends nothing before it has noticed, not even answers.
             try tap.setCarrier(true)
-            for index in connection.queues.indices { try start(index, connection, settings, means) }
             // What an earlier process has set stays as long as the connection.
             if isFresh { try tap.resetSteering() }
-            try startControl(connection, means)
+            try start(connection, settings, means)
             conditions = currentConditions.map { _ in .running }
             log.info("\(tap.name): \(summary(connection))")
             return [PublishedKey("carrier", 1)] + hotplug
         } catch {
             disconnect()
             throw DeviceFailure("\(error)", keys: NetAttachment.keys(after: error))
+        }
+    }
+
+    /// What fails here is mostly what the guest says of its rings, and nothing that a script or a host's owner could mend.
+    private func start(
+        _ connection: NetConnection, _ settings: InterfaceSettings, _ means: Means
+    ) throws(RingFailure) {
+        do throws(Fault) {
+            for index in connection.queues.indices { try start(index, connection, settings, means) }
+            try startControl(connection, means)
+        } catch {
+            throw RingFailure(description: "\(error)")
         }
     }
 
@@ -275,11 +286,15 @@ public final class NetDevice: SplitDevice {
             switch pair.0 {
             case .running, .stalled: return nil
             case .violated(let violation):
-                return .failed(DeviceFailure("\(ring(index)): the frontend broke a rule: \(violation)"))
-            case .failed(let fault): return .failed(DeviceFailure("\(ring(index)): \(fault)"))
+                return failed("\(ring(index)): the frontend broke a rule: \(violation)")
+            case .failed(let fault): return failed("\(ring(index)): \(fault)")
             }
         }
         return failures + carrierNews(isStalled: now.contains(.stalled), wasStalled: before.contains(.stalled))
+    }
+
+    private func failed(_ reason: String) -> DeviceNews {
+        .failed(DeviceFailure(reason, keys: [PublishedKey("carrier", 0)]))
     }
 
     /// Where one queue is not read, the interface loses its carrier until all are.
@@ -320,8 +335,15 @@ public final class NetDevice: SplitDevice {
                 queues.map { queue in
                     .object(
                         NetCounter.allCases.map { .init("\($0)", .number(queue[$0])) }
-                            + FilterReason.allCases.map { .init("\($0)", .number(queue.cells[$0])) })
+                            + FilterReason.allCases.map { .init("\($0)", .number(queue.cells[$0])) }
+                            + NetViolation.allCases.filter { queue.cells[$0] > 0 }
+                            .map { .init("\($0)", .number(queue.cells[$0])) })
                 }),
         ]
     }
+}
+
+/// Why a connection's rings are not served.
+private struct RingFailure: Error, CustomStringConvertible {
+    let description: String
 }

@@ -19,8 +19,10 @@ extension NetQueueCore {
         guard !receive.isEmpty, receiveRest == 0 else { return false }
         rules.follow(policy)
         let first = receive.produced
-        var hasDelivered = false
-        repeat { hasDelivered = deliverFrames() > 0 || hasDelivered } while mayGoOn(receive.produced &- first)
+        var delivered = deliverFrames()
+        let hasDelivered = delivered > 0
+        // Whatever the guest does to its index meanwhile: without progress it ends.
+        while delivered > 0, mayGoOn(receive.produced &- first) { delivered = deliverFrames() }
         announce()
         return hasDelivered
     }
@@ -241,7 +243,7 @@ extension NetQueueCore {
         _ start: UnsafeMutableRawPointer, _ offset: Int, _ length: Int, _ flags: ReceiveFlags, isFirst: Bool
     ) {
         let request = takeRequest()
-        // There is a slot, by `hasSlots`, and a segment for each.
+        // There is a slot, by `hasSlots` or `deliverPlain`, and an element of both tables for each.
         unsafe segments.element(segmentCount).pointee = .toGuest(
             domain, GrantReference(request.gref), offset: UInt16(truncatingIfNeeded: offset),
             length: UInt16(truncatingIfNeeded: length), from: start)
@@ -249,7 +251,7 @@ extension NetQueueCore {
             UInt64(request.id) | UInt64(truncatingIfNeeded: offset) << 16 | UInt64(flags.rawValue) << 32
             | UInt64(truncatingIfNeeded: length) << ReceiveSlot.statusBits
         let slot = ReceiveSlot(word: word, segment: UInt16(truncatingIfNeeded: segmentCount), isFirst: isFirst)
-        deliveries[deliveryCount] = slot
+        unsafe deliveries.element(deliveryCount).pointee = slot
         deliveryCount &+= 1
         segmentCount &+= 1
     }

@@ -78,7 +78,7 @@ public final class NetQueue {
         _ configuration: NetQueueConfiguration, grants: any GrantTable, transmitEvents: any EventChannel,
         receiveEvents: any EventChannel, tap: Int32, clock: any Clock = SystemClock()
     ) throws(Fault) {
-        cells = Cells(count: NetCounter.allCases.count + FilterReason.allCases.count)
+        cells = Cells(count: NetQueueCore.violationCells + NetViolation.allCases.count)
         // All that can fail comes first: Swift 6.3 frees garbage when a noncopyable value is given up half made.
         let transmit = try grants.map([configuration.rings.transmit], of: configuration.domain, writable: true)
         let receive = try grants.map([configuration.rings.receive], of: configuration.domain, writable: true)
@@ -243,7 +243,8 @@ struct NetQueueCore: ~Copyable {
         guard condition == .running else { return false }
         beginTurn()
         var worked = transmitPackets()
-        worked = receivePackets() || worked
+        // A broken rule of one ring stops both.
+        if condition == .running { worked = receivePackets() || worked }
         if worked { count(.turns) }
         return worked
     }
@@ -287,9 +288,13 @@ struct NetQueueCore: ~Copyable {
 
     mutating func violated(_ violation: NetViolation) {
         condition = .violated(violation)
+        counters.add(Self.violationCells &+ Int(violation.rawValue), 1)
     }
 
     func count(_ counter: NetCounter, _ amount: UInt64 = 1) { counters.add(counter.rawValue, amount) }
+
+    /// Where the counters of violations begin, behind those of what the filter keeps back.
+    static var violationCells: Int { NetCounter.allCases.count &+ FilterReason.allCases.count }
 
     func count(_ reason: FilterReason) { counters.add(NetCounter.allCases.count &+ Int(reason.rawValue), 1) }
 }
@@ -297,6 +302,9 @@ struct NetQueueCore: ~Copyable {
 extension Cells {
     /// Packets of the guest that the filter kept back.
     public subscript(reason: FilterReason) -> UInt64 { load(NetCounter.allCases.count + Int(reason.rawValue)) }
+
+    /// How often the guest broke a rule that stops the queue: once at most.
+    public subscript(violation: NetViolation) -> UInt64 { load(NetQueueCore.violationCells + Int(violation.rawValue)) }
 }
 
 /// A packet from the guest on its way.

@@ -80,7 +80,7 @@ private final class NetQueueLoop {
     private let control: Int32
     private let clock: any Clock
     private var throttle = EventThrottle()
-    private var patience = ReceivePatience()
+    private var patience: ReceivePatience
     private let notifiesReceive: Bool
 
     /// How often a guest that does not say so is looked at for receive buffers (xen-netback: 30 ms).
@@ -101,13 +101,16 @@ private final class NetQueueLoop {
         self.tap = tap
         self.control = control
         notifiesReceive = configuration.notifiesReceive
+        patience = ReceivePatience(notifies: configuration.notifiesReceive)
     }
 
     func run(stopping: () -> Bool, report: (NetCondition) -> Void) {
         var condition = NetCondition.running
         while !stopping() {
             let worked = queue.turn()
-            if worked { throttle.foundWork() } else { lookAfterBacklog() }
+            if worked { throttle.foundWork() }
+            // Also of a guest that sends all the time, and reads nothing.
+            lookAfterBacklog()
             if self.condition != condition {
                 condition = self.condition
                 report(condition)

@@ -36,8 +36,8 @@ public final class TapDevice: Sendable {
     ///   interface of another kind, EPERM without CAP_NET_ADMIN.
     public init(_ name: String, queues count: Int) throws(Fault) {
         var queues: [OwnedQueue] = []
-        for _ in 0..<max(1, count) {
-            let number = unsafe linux_tap_open(name)
+        for queue in 0..<max(1, count) {
+            let number = unsafe linux_tap_open(name, queue == 0 ? 1 : 0)
             queues.append(OwnedQueue(try OwnedDescriptor(number, Self.attempt(name, errno: -number))))
         }
         self.name = name

@@ -13,8 +13,8 @@ public enum NetRing {
     /// A packet from the guest has at most so many slots of data: what frontends may send (XEN_NETIF_NR_SLOTS_MIN), and
     /// the one that old Linux frontends use in excess.
     public static let transmitSlots = 19
-    /// Beyond this a guest is broken, not merely generous (netback's fatal_skb_slots).
-    public static let fatalSlots = 21
+    /// With so many a guest is broken, not merely generous (netback's fatal_skb_slots, which does not count the first).
+    public static let fatalSlots = 22
     /// Extra-info slots of a packet: one of each kind.
     public static let extras = 5
 }

@@ -55,8 +55,7 @@ extension TransmitPacket {
     private mutating func takeExtras(
         _ requests: UnsafePointer<netif_tx_request_wire>, _ count: Int
     ) throws(NetViolation) {
-        var isSegmented = false
-        var isMulticast = false
+        var (isSegmented, isMulticast, isHashed) = (false, false, false)
         while true {
             guard slots < count else { throw .chainWithoutEnd }
             // Extra info fills the first eight bytes of a slot of twelve.
@@ -68,7 +67,9 @@ extension TransmitPacket {
                 guard !isSegmented else { throw .repeatedExtra }
                 isSegmented = true
                 self.segmentation = segmentation
-            case .hash: break
+            case .hash:
+                guard !isHashed else { throw .repeatedExtra }
+                isHashed = true
             case let change:
                 guard !isMulticast else { throw .repeatedExtra }
                 isMulticast = true

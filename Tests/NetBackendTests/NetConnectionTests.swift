@@ -43,7 +43,10 @@ import Xenstore
     @Test func eventChannelsAreSplitWhereBothAreThere() throws {
         let split = try Self.negotiate(["event-channel": nil, "event-channel-tx": "4", "event-channel-rx": "5"])
         #expect(split.queues[0].isSplit)
-        #expect(Self.refused(["event-channel-tx": "4"]) == "event-channel-rx")
+        #expect(Self.refused(["event-channel": nil, "event-channel-tx": "4"]) == "event-channel-rx")
+        // Half of a pair beside a channel for both.
+        let half = try Self.negotiate(["event-channel-tx": "4"])
+        #expect(!half.queues[0].isSplit && half.queues[0].transmitPort.rawValue != 4)
         #expect(Self.refused(["event-channel": nil]) == "event-channel")
     }
 
@@ -124,13 +127,16 @@ import Xenstore
         #expect(!nothing.filtersMulticast && nothing.headroom == 0)
         let all = try Self.live(["request-multicast-control": "1", "xdp-headroom": "4082"])
         #expect(all.filtersMulticast && all.headroom == 4082)
+        // More than a page has: as xen-netback does, as much as there is.
+        #expect(try Self.live(["xdp-headroom": "4083"]).headroom == 4082)
+        #expect(try Self.live(["xdp-headroom": "4294967295"]).headroom == 4082)
         #expect(Set(LiveSettings.keys).isDisjoint(with: NetConnection.fixedKeys), "no new connection for them")
     }
 
     @Test(arguments: [
         ("request-multicast-control", "2"), ("request-multicast-control", ""), ("request-multicast-control", "yes"),
-        ("request-multicast-control", "01"), ("xdp-headroom", "4083"), ("xdp-headroom", "32767"),
-        ("xdp-headroom", "65536"), ("xdp-headroom", "-1"), ("xdp-headroom", ""), ("xdp-headroom", "256 "),
+        ("request-multicast-control", "01"), ("xdp-headroom", "4294967296"), ("xdp-headroom", "-1"),
+        ("xdp-headroom", ""), ("xdp-headroom", "256 "),
         ("xdp-headroom", "18446744073709551616"),
     ])
     func `live keys have rules`(_ key: String, _ value: String) {

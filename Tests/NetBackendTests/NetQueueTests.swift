@@ -213,8 +213,9 @@ func tcp(_ payload: Int) -> [UInt8] {
         fixture.offer(frame(100))
         fixture.settle()
         #expect(fixture.queue.condition == .violated(.ringOverrun))
+        #expect(fixture.queue.cells[NetViolation.ringOverrun] == 1)
         #expect(!fixture.queue.turn() && fixture.queue.arm() && !fixture.queue.canDeliver)
-        #expect(fixture.sent() == nil)
+        #expect(fixture.sent() == nil && fixture[.receivedPackets] == 0)
     }
 
     // MARK: to the guest

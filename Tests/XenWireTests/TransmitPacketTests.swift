@@ -78,6 +78,7 @@ import Testing
             ([slot(100, .extraInfo), extra(5)], .unknownExtra),
             ([slot(100, .extraInfo), extra(1, more: true), extra(1)], .repeatedExtra),
             ([slot(100, .extraInfo), extra(2, more: true), extra(3)], .repeatedExtra),
+            ([slot(100, .extraInfo), extra(4, more: true), extra(4)], .repeatedExtra),
             ([slot(100, .extraInfo)] + Array(repeating: extra(4, more: true), count: 8), .repeatedExtra),
             ([slot(100, .extraInfo), extra(1, [0, 0, 1, 0, 0, 0])], .segmentOfNothing),
             ([slot(100, .extraInfo), extra(1, [1, 0, 3, 0, 0, 0])], .unknownSegmentation),
@@ -85,7 +86,7 @@ import Testing
             ([slot(4097)], .beyondPage),
             ([slot(100, offset: 3997)], .beyondPage),
             ([slot(200, .moreData), slot(100, offset: 3997)], .beyondPage),
-            (Array(repeating: slot(21, .moreData), count: 20) + [slot(1)], .tooManySlots),
+            (Array(repeating: slot(22, .moreData), count: 21) + [slot(1)], .tooManySlots),
             (Array(repeating: slot(60_000, .moreData), count: 256), .beyondPage),
         ] as [([Slot], NetViolation)])
     func brokenRulesAreNamed(slots: [Slot], violation: NetViolation) {
@@ -101,6 +102,7 @@ import Testing
             ([slot(100, .moreData), slot(101, .moreData), slot(4096, offset: 4000)], .longerThanSaid, 3),
             (Array(repeating: slot(100, .moreData), count: 19) + [slot(1)], .longerThanSaid, 20),
             ([slot(100, .moreData)] + Array(repeating: slot(1, .moreData), count: 18) + [slot(1)], .tooManySlots, 20),
+            ([slot(100, .moreData)] + Array(repeating: slot(1, .moreData), count: 19) + [slot(1)], .tooManySlots, 21),
         ] as [([Slot], TransmitFault, Int)])
     func otherFaultsCostOnePacket(slots: [Slot], fault: TransmitFault, taken: Int) throws {
         let packet = try Self.judge(slots + [Self.slot(77)])

@@ -6,9 +6,10 @@
 
 #pragma clang assume_nonnull begin
 
-/// Opens /dev/net/tun and attaches to the TAP device `name` as one of its queues, making the device with the first; frames
-/// have a header of 10 bytes in front (struct virtio_net_hdr). The descriptor, non-blocking, or -errno.
-int linux_tap_open(const char *name);
+/// Opens /dev/net/tun and attaches to the TAP device `name` as one of its queues; frames have a header of 10 bytes in front
+/// (struct virtio_net_hdr). The first makes the device, or takes over one that stayed behind without queues; -EBUSY if it
+/// is served by a process. The descriptor, non-blocking, or -errno.
+int linux_tap_open(const char *name, int first);
 /// Which work the device may leave undone in frames that it hands out (TUN_F_*); 0 or -errno.
 int linux_tap_set_offloads(int fd, unsigned offloads);
 /// Whether a cable is in; 0 or -errno.
