@@ -171,6 +171,15 @@ public final class NetFrontQueue {
         unsafe xen_store_release(ofTransmit ? pages.base : pages.base + Int(XEN_PAGE_SIZE_BYTES), index)
     }
 
+    /// Changes a request that the backend has not read yet, for hostile tests.
+    public func alterTransmit(_ slot: Int, _ change: (inout netif_tx_request_wire) -> Void) {
+        // The first of the queue's own pages has as many slots of twelve bytes.
+        let place = unsafe memory(0) + Int(XEN_RING_ENTRIES) + slot % Int(NetRing.slots) * NetRing.transmitSlot
+        var request = unsafe place.load(as: netif_tx_request_wire.self)
+        change(&request)
+        unsafe place.storeBytes(of: request, as: netif_tx_request_wire.self)
+    }
+
     /// Makes requests visible and sends the event that the backend asked for.
     public func publish() {
         if transmit.publish() { transmitPort.channel.notify() }
@@ -219,6 +228,31 @@ public final class NetFrontQueue {
         while waiting > 0 { frames.append(try takeFrame(&waiting)) }
         fill(taken)
         return frames
+    }
+
+    /// Changes a buffer that the backend has not taken yet, for hostile tests.
+    public func alterReceive(_ slot: Int, _ change: (inout netif_rx_request_wire) -> Void) {
+        // The second of the queue's own pages has as many slots of eight bytes.
+        let place = unsafe memory(1) + Int(XEN_RING_ENTRIES) + slot % Int(NetRing.slots) * NetRing.receiveSlot
+        var request = unsafe place.load(as: netif_rx_request_wire.self)
+        change(&request)
+        unsafe place.storeBytes(of: request, as: netif_rx_request_wire.self)
+    }
+
+    /// Takes responses as they are, each with all that lies in its slot's own page, and puts the buffers up again: for
+    /// hostile tests, as `take` finds fault with what follows from `alterReceive`.
+    public func takeUnchecked() throws(NetMisbehaviour) -> [(response: netif_rx_response_wire, page: [UInt8])] {
+        guard let waiting = receive.waiting() else { throw .responseOverrun }
+        var taken: [(response: netif_rx_response_wire, page: [UInt8])] = []
+        for _ in 0..<waiting {
+            let page = buffers[Int(receive.consumed & (NetRing.slots - 1))]
+            // Eight bytes of a slot of eight, and one of the queue's own pages.
+            let response = unsafe receive.takeSlot().load(as: netif_rx_response_wire.self)
+            let bytes = unsafe UnsafeRawBufferPointer(start: memory(page), count: Int(XEN_PAGE_SIZE_BYTES))
+            taken.append((response, unsafe Array(bytes)))
+        }
+        fill(waiting)
+        return taken
     }
 
     private func takeFrame(_ waiting: inout UInt32) throws(NetMisbehaviour) -> DeliveredFrame {

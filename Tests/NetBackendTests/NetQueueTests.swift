@@ -25,7 +25,7 @@ final class Fixture {
         _ offloads: GuestOffloads = .all, scatters: Bool = true, isSplit: Bool = false, index: UInt32 = 0,
         filter: SourceFilter? = nil, limit: RateLimit = RateLimit(),
         policy: SharedReceivePolicy = SharedReceivePolicy(),
-        closesTap: Bool = false
+        closesTap: Bool = false, wrapping: (any GrantTable) -> any GrantTable = { $0 }
     ) throws {
         guest = try platform.createDomain(DomainID(5), pages: 2048, references: 2048)
         front = try NetFrontQueue(guest, backend: DomainID(0), isSplit: isSplit, startingAt: index)
@@ -43,7 +43,7 @@ final class Fixture {
                     transmit: front.references.transmit, receive: front.references.receive,
                     transmitPort: front.transmitPort.number, receivePort: front.receivePort.number),
                 offloads: offloads, scatters: scatters, filter: filter, limit: limit, policy: policy),
-            grants: platform.openGrantTable(), transmitEvents: transmit, receiveEvents: receive,
+            grants: wrapping(platform.openGrantTable()), transmitEvents: transmit, receiveEvents: receive,
             tap: closesTap ? -1 : near.number, clock: clock)
     }
 
