@@ -40,6 +40,32 @@ import XenWire
         #expect(try fixture.front.take().map(\.bytes) == [frame(60), frame(9014), frame(1514)])
     }
 
+    /// The index moves back while frames are delivered: the turn ends, and the next one finds it.
+    @Test(arguments: [UInt32(0x8000_0000), 0xFFFF_FF00])
+    func anIndexThatLiesDuringATurnEndsIt(claim: UInt32) throws {
+        let grants = ClaimingGrants()
+        let fixture = try Fixture {
+            grants.table = $0
+            return grants
+        }
+        grants.claim = { [front = fixture.front] in front.claim(claim, ofTransmit: false) }
+        for seed in 0..<3 { fixture.offer(frame(60_000, seed)) }
+        fixture.settle()
+        #expect(fixture.queue.condition == .violated(.ringOverrun))
+        #expect(fixture.queue.cells[NetViolation.ringOverrun] == 1)
+    }
+
+    /// A broken rule of one ring stops both in the same turn, and stays what is said, whatever else happens in it.
+    @Test(arguments: [false, true]) func aBrokenRuleStopsTheOtherRingAtOnce(closesTap: Bool) throws {
+        let fixture = try Fixture(closesTap: closesTap)
+        if !closesTap { fixture.offer(frame(100)) }
+        fixture.front.put(netif_tx_request_wire(gref: 0, offset: 0, flags: 0, id: 1, size: 4097), nil)
+        fixture.front.publish()
+        fixture.settle()
+        #expect(fixture.queue.condition == .violated(.beyondPage))
+        #expect(fixture[.receivedPackets] == 0 && fixture.queue.cells[NetViolation.beyondPage] == 1)
+    }
+
     // MARK: grants
 
     /// Legal by XSA-448: of an empty slot nothing is copied, so that nobody asks for its grant.
@@ -253,7 +279,7 @@ import XenWire
         ([slot(4097)], .beyondPage),
         ([slot(100, offset: 3997)], .beyondPage),
         ([slot(200, .moreData), slot(100, offset: 3997)], .beyondPage),
-        (Array(repeating: slot(21, .moreData), count: 20) + [slot(1)], .tooManySlots),
+        (Array(repeating: slot(22, .moreData), count: 21) + [slot(1)], .tooManySlots),
         (Array(repeating: slot(60_000, .moreData), count: 256), .beyondPage),
     ]
 
@@ -332,5 +358,26 @@ private func altered(_ frame: [UInt8], _ changes: [Int: UInt8]) -> [UInt8] {
         // Each ring is one page, and its slots are what follows the indices.
         unsafe (rings[ring] + indices).initializeMemory(
             as: UInt8.self, repeating: 0xFF, count: Int(XEN_PAGE_SIZE_BYTES) - indices)
+    }
+}
+
+/// Has the guest do something while its pages are written to.
+private final class ClaimingGrants: GrantTable {
+    var table: (any GrantTable)?
+    var claim: () -> Void = {}
+
+    func map(_ references: [GrantReference], of domain: DomainID, writable: Bool) throws(Fault) -> GrantMapping {
+        guard let table else { throw Fault("map without a table", errno: 5) }
+        return try table.map(references, of: domain, writable: writable)
+    }
+
+    func unmap(_ base: UnsafeMutableRawPointer, pages: Int) { unsafe table?.unmap(base, pages: pages) }
+
+    func copy(
+        _ segments: UnsafeMutablePointer<xen_grant_copy_segment>, count: Int, _ direction: CopyDirection
+    ) -> Int {
+        if direction == .toGuest { claim() }
+        // The caller's segments, handed on.
+        return unsafe table?.copy(segments, count: count, direction) ?? count
     }
 }

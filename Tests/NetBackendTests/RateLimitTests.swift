@@ -90,6 +90,19 @@ import Testing
         }
     }
 
+    @Test func `a guest that does not tell of its buffers loses frames soon, and is never stalled`() {
+        var patience = ReceivePatience(notifies: false)
+        var discards = 0
+        for tick in 1...1000 {
+            let now = UInt64(tick) * Self.second / 100
+            guard patience.mustDiscard(lacksBuffers: true, now: now) else { continue }
+            discards += 1
+            patience.discarded(3, now: now)
+        }
+        // Each time three steps of ten milliseconds have passed.
+        #expect(discards == 333 && !patience.isStalled)
+    }
+
     @Test func `buffers in between begin it anew`() {
         var patience = ReceivePatience()
         for tick in 1...1000 {
