@@ -1,5 +1,6 @@
 internal import Descriptors
 internal import Glibc
+internal import SharedRing
 internal import Uring
 
 /// Memory for the frames of a turn: of those from the guest or those that are cut for it, and of those that were read from the
@@ -24,20 +25,23 @@ internal import Uring
     /// Frames that are read and delivered together, and their bytes, for the same reason.
     static var reads: Int { @_noLocks get { 128 } }
     static var read: Int { @_noLocks get { 35 << 12 } }
-    /// Bytes for a header and a frame that are read.
-    static var room: UInt32 { @_noLocks get { UInt32(largest &- headroom) } }
-    /// Bytes from one place for a frame that is read together with others to the next: not a multiple of a page, or they would
-    /// all lie in the same few lines of a processor's cache; and so that no frame of an Ethernet's size crosses a page's end.
-    static var stride: Int { @_noLocks get { largest + 32 } }
+    /// Bytes for a header and a frame that are read: what there is up to the next place, and more than any frame has.
+    static var room: UInt32 { @_noLocks get { UInt32(largest &- (lines &+ 1) &* 64) } }
+    /// Different lines in their pages in which places begin.
+    private static var lines: Int { @_noLocks get { 32 } }
     /// The beginning, where the frames of a connection with large ones lie: those that are read one by one, then those from
     /// the guest that are written together.
     static var busyPages: Int { @_noLocks get { (received &+ written) / page } }
     private let base: UnsafeMutableRawPointer
     private let bytes: Int
+    /// Where frames are read that are read together with others, each with room for the longest: in one page if they have an
+    /// Ethernet's size, and in different lines of a processor's cache.
+    let places: FixedTable<UInt32>
 
     /// What is not used of it takes no memory.
     init() throws(Fault) {
-        bytes = Self.received + Self.capacity + FrameReads.capacity * Self.stride
+        bytes = Self.received + Self.capacity + FrameReads.capacity * Self.largest + Self.page
+        places = FixedTable(repeating: 0, count: FrameReads.capacity)
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         // A mapping of its own, which `deinit` gives back.
         let memory = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, flags, -1, 0)
@@ -45,6 +49,10 @@ internal import Uring
             throw Fault("reserve \(bytes) bytes for frames", errno: errno)
         }
         unsafe base = memory
+        for index in 0..<FrameReads.capacity {
+            let line = 1 + index % Self.lines
+            places[index] = UInt32(Self.received + Self.capacity + index * Self.largest + line * 64)
+        }
     }
 
     deinit { unsafe munmap(base, bytes) }
@@ -85,9 +93,6 @@ internal import Uring
 
     /// What frames that are read one by one take at most.
     private static var received: Int { @_noLocks get { page &+ read &+ largest } }
-
-    /// Where a frame is read that is read together with others.
-    @_noLocks static func place(_ index: Int) -> Int { received &+ capacity &+ headroom &+ index &* stride }
 
     /// What offsets of frames that were read count from: those are up to `page + read`, or places.
     @unsafe var receptions: UnsafeMutableRawPointer { @_noLocks get { unsafe base } }

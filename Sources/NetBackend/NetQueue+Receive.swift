@@ -120,8 +120,8 @@ extension NetQueueCore {
         // There are as many places as frames that `FrameReads` reads, each with room for the longest, and more in `frames`.
         // Offsets are those of frames, which follow their headers.
         unsafe incoming?.read(
-            wanted, to: memory.receptions - VirtioHeader.size, place: FrameMemory.place(0), stride: FrameMemory.stride,
-            room: FrameMemory.room, into: frames.pointer)
+            wanted, to: memory.receptions - VirtioHeader.size, places: memory.places.pointer, room: FrameMemory.room,
+            into: frames.pointer)
         readCount = incoming?.count ?? 0
         train.add(readCount, longest: incoming?.longest ?? 0)
         if let failure = incoming?.failure, failure != 0 { readFailed(failure) }

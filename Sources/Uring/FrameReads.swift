@@ -53,12 +53,11 @@ public import Descriptors
     ///
     /// - Parameters:
     ///   - base: what offsets count from.
-    ///   - place: the offset of the first place.
-    ///   - stride: bytes from one place to the next.
+    ///   - places: the offsets of places, `wanted` of them.
     ///   - room: bytes of a place.
     ///   - frames: takes what was read, in the order in which it came: `wanted` elements.
     @_noLocks public mutating func read(
-        _ wanted: Int, to base: UnsafeMutableRawPointer, place: Int, stride: Int, room: UInt32,
+        _ wanted: Int, to base: UnsafeMutableRawPointer, places: UnsafePointer<UInt32>, room: UInt32,
         into frames: UnsafeMutablePointer<ReadFrame>
     ) {
         count = 0
@@ -66,13 +65,12 @@ public import Descriptors
         guard !isAbandoned else { return }
         failure = 0
         let wanted = min(wanted, Self.capacity)
-        var offset = place
-        for _ in 0..<wanted {
+        for index in 0..<wanted {
             // The caller answers for the places. One registered file; the tag is the place.
+            let place = unsafe places[index]
             unsafe linux_sqe_transfer(
-                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + offset, room, 0,
-                0, UInt64(truncatingIfNeeded: offset))
-            offset &+= stride
+                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + Int(place), room,
+                0, 0, UInt64(place))
         }
         enter()
         var left = unsafe wanted &- take(frames)

@@ -25,9 +25,9 @@ import Testing
 
     private func read(_ reads: inout FrameReads, _ wanted: Int) -> [[UInt8]] {
         var frames = [ReadFrame](repeating: ReadFrame(), count: FrameReads.capacity)
+        let places = (0..<FrameReads.capacity).map { UInt32(64 + $0 * Self.stride) }
         // As many places and elements as a call reads at most.
-        unsafe reads.read(
-            wanted, to: memory - 64, place: 64, stride: Self.stride, room: UInt32(Self.room), into: &frames)
+        unsafe reads.read(wanted, to: memory - 64, places: places, room: UInt32(Self.room), into: &frames)
         let found = frames.prefix(reads.count)
         #expect(reads.longest == found.map { Int($0.bytes) }.max() ?? 0)
         return found.map {
