@@ -109,8 +109,9 @@ final class NetWorld {
             }
     }
 
-    init() throws {
-        base = try World(pages: 2048, references: 2048)
+    /// - Parameter pages: of the guest, which has as many grants; each connection takes 514.
+    init(pages: UInt32 = 2048) throws {
+        base = try World(pages: pages, references: pages)
         holder = try ChildProcess("/usr/bin/unshare", ["--net", "/usr/bin/sleep", "300"])
         // Until it is in its own namespace.
         let own = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/net")
@@ -152,41 +153,50 @@ final class NetWorld {
 
     // MARK: the toolstack and the guest
 
-    static func back(_ name: String) -> String { "/local/domain/0/backend/vif/5/0" + (name.isEmpty ? "" : "/\(name)") }
-    static func front(_ name: String) -> String { "/local/domain/5/device/vif/0" + (name.isEmpty ? "" : "/\(name)") }
+    static func back(_ name: String, _ number: Int = 0) -> String {
+        "/local/domain/0/backend/vif/5/\(number)" + (name.isEmpty ? "" : "/\(name)")
+    }
+    static func front(_ name: String, _ number: Int = 0) -> String {
+        "/local/domain/5/device/vif/\(number)" + (name.isEmpty ? "" : "/\(name)")
+    }
 
     /// As libxl does: all nodes in one transaction.
-    func createInterface() throws {
-        try createInterface([
-            Self.back("script"): "/etc/xen/scripts/vif-bridge", Self.back("hotplug-status"): "",
-        ])
+    func createInterface(_ number: Int = 0) throws {
+        try createInterface(
+            [
+                Self.back("script", number): "/etc/xen/scripts/vif-bridge", Self.back("hotplug-status", number): "",
+            ], number)
     }
 
     /// As whoever runs no scripts does.
-    func createInterface(_ more: [String: String]) throws {
-        let nodes = [
-            Self.back("frontend"): Self.front(""), Self.back("frontend-id"): "5", Self.back("online"): "1",
-            Self.back("state"): "1", Self.back("handle"): "0",
-            Self.back("mac"): "00:16:3e:00:00:05", Self.back("type"): "vif",
-            Self.front("backend"): Self.back(""), Self.front("backend-id"): "0", Self.front("state"): "1",
-            Self.front("handle"): "0", Self.front("mac"): "00:16:3e:00:00:05",
+    func createInterface(_ more: [String: String], _ number: Int = 0) throws {
+        let backend = [
+            "frontend": Self.front("", number), "frontend-id": "5", "online": "1", "state": "1",
+            "handle": "\(number)", "mac": "00:16:3e:00:00:05", "type": "vif",
         ]
-        try base.write(nodes.merging(more) { $1 })
+        let frontend = [
+            "backend": Self.back("", number), "backend-id": "0", "state": "1", "handle": "\(number)",
+            "mac": "00:16:3e:00:00:05",
+        ]
+        var nodes = more
+        for (name, value) in backend { nodes[Self.back(name, number)] = nodes[Self.back(name, number)] ?? value }
+        for (name, value) in frontend { nodes[Self.front(name, number)] = nodes[Self.front(name, number)] ?? value }
+        try base.write(nodes)
     }
 
-    func plugIn() throws { try base.write([Self.back("hotplug-status"): "connected"]) }
+    func plugIn(_ number: Int = 0) throws { try base.write([Self.back("hotplug-status", number): "connected"]) }
 
-    func connect() throws -> NetFrontQueue {
+    /// - Parameter changes: to what an honest frontend writes, by name; nil: not written.
+    func connect(_ number: Int = 0, _ changes: [String: String?] = [:]) throws -> NetFrontQueue {
         let front = try NetFrontQueue(base.guest, backend: DomainID(0), isSplit: true)
-        try base.write([
-            Self.front("tx-ring-ref"): "\(front.references.transmit)",
-            Self.front("rx-ring-ref"): "\(front.references.receive)",
-            Self.front("event-channel-tx"): "\(front.transmitPort.number)",
-            Self.front("event-channel-rx"): "\(front.receivePort.number)", Self.front("request-rx-copy"): "1",
-            Self.front("feature-rx-notify"): "1", Self.front("feature-sg"): "1", Self.front("feature-gso-tcpv4"): "1",
-            Self.front("feature-gso-tcpv6"): "1", Self.front("feature-ipv6-csum-offload"): "1",
-            Self.front("state"): "4",
-        ])
+        var nodes = [
+            "tx-ring-ref": "\(front.references.transmit)", "rx-ring-ref": "\(front.references.receive)",
+            "event-channel-tx": "\(front.transmitPort.number)", "event-channel-rx": "\(front.receivePort.number)",
+            "request-rx-copy": "1", "feature-rx-notify": "1", "feature-sg": "1", "feature-gso-tcpv4": "1",
+            "feature-gso-tcpv6": "1", "feature-ipv6-csum-offload": "1", "state": "4",
+        ]
+        for (name, value) in changes { nodes[name] = value }
+        try base.write(Dictionary(uniqueKeysWithValues: nodes.map { (Self.front($0, number), $1) }))
         return front
     }
 
@@ -205,11 +215,11 @@ final class NetWorld {
         return found
     }
 
-    /// Asks for the hardware address of 10.9.0.1 as 10.9.0.2.
-    func resolve(_ front: NetFrontQueue) throws -> [UInt8]? {
+    /// Asks for the hardware address of 10.9.0.1 as 10.9.0.2; in the network 10.9.`network`.0.
+    func resolve(_ front: NetFrontQueue, network: UInt8 = 0) throws -> [UInt8]? {
         let question: [UInt8] =
-            [255, 255, 255, 255, 255, 255] + Self.guest + [8, 6, 0, 1, 8, 0, 6, 4, 0, 1] + Self.guest + [10, 9, 0, 2]
-            + [0, 0, 0, 0, 0, 0, 10, 9, 0, 1]
+            [255, 255, 255, 255, 255, 255] + Self.guest + [8, 6, 0, 1, 8, 0, 6, 4, 0, 1] + Self.guest
+            + [10, 9, network, 2, 0, 0, 0, 0, 0, 0, 10, 9, network, 1]
         front.send(question)
         front.publish()
         let answer = try self.await(front) { $0.count >= 42 && $0[12] == 8 && $0[13] == 6 && $0[21] == 2 }
@@ -217,13 +227,13 @@ final class NetWorld {
     }
 
     /// Sends an echo request and returns the answer.
-    func ping(_ front: NetFrontQueue, _ host: [UInt8], payload: Int) throws -> [UInt8]? {
+    func ping(_ front: NetFrontQueue, _ host: [UInt8], payload: Int, network: UInt8 = 0) throws -> [UInt8]? {
         var echo: [UInt8] = [8, 0, 0, 0, 0, 1, 0, 2] + (0..<payload).map { UInt8(truncatingIfNeeded: $0) }
         echo.replaceSubrange(2..<4, with: Self.sum(echo))
         let total = UInt16(20 + echo.count)
         var ip: [UInt8] = [
-            0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 0, 2, 10, 9,
-            0, 1,
+            0x45, 0, UInt8(total >> 8), UInt8(truncatingIfNeeded: total), 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, network, 2,
+            10, 9, network, 1,
         ]
         ip.replaceSubrange(10..<12, with: Self.sum(ip))
         front.send(host + Self.guest + [8, 0] + ip + echo)
