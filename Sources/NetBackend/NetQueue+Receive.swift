@@ -57,18 +57,28 @@ extension NetQueueCore {
     /// `deliver` does, for nearly all frames of a flood.
     private mutating func deliverPlain() {
         guard rules.isPlain, now == 0, !nextIsPaid else { return }
-        var slots = min(Int(receive.waiting() ?? 0), deliveries.count)
-        while slots > 0, nextRead < readCount {
-            let size = size(nextRead)
+        let slots = min(Int(receive.waiting() ?? 0), deliveries.count, readCount - nextRead)
+        let (start, first) = (receive.consumed, nextRead)
+        var index = 0
+        while index < slots {
+            let size = size(first &+ index)
             // Where it was read to, with its header.
-            let frame = unsafe memory.receptions + Int(frames[nextRead].offset)
+            let frame = unsafe memory.receptions + Int(frames[first &+ index].offset)
             guard size > 0, size <= FrameMemory.page,
                 let flags = unsafe Translation.plainFlags(frame - VirtioHeader.size)
-            else { return }
-            unsafe putSlot(frame, 0, size, flags, isFirst: true)
-            nextRead &+= 1
-            slots &-= 1
+            else { break }
+            let request = request(start &+ UInt32(truncatingIfNeeded: index))
+            // Nothing was written down before: there is an element of both tables for each slot.
+            unsafe segments.element(index).pointee = .toGuest(
+                domain, GrantReference(request.gref), offset: 0, length: UInt16(truncatingIfNeeded: size), from: frame)
+            unsafe deliveries.element(index).pointee = ReceiveSlot(
+                request.id, flags, offset: 0, size, segment: index, isFirst: true)
+            index &+= 1
         }
+        receive.consume(UInt32(truncatingIfNeeded: index))
+        nextRead = first &+ index
+        segmentCount = index
+        deliveryCount = index
     }
 
     /// A frame is charged once, however often it is tried.
@@ -225,33 +235,48 @@ extension NetQueueCore {
     private mutating func put(
         _ frame: UnsafeMutableRawPointer, _ size: Int, _ flags: ReceiveFlags, _ extras: FrameExtras
     ) {
-        var length = min(4096 &- extras.headroom, size)
+        let length = min(4096 &- extras.headroom, size)
         var firstFlags = flags
         if extras.count > 0 { firstFlags.insert(.extraInfo) }
         if length < size { firstFlags.insert(.moreData) }
         unsafe putSlot(frame, extras.headroom, length, firstFlags, isFirst: true)
         if extras.count > 0 { put(extras) }
-        var done = length
+        if length < size { unsafe putRest(frame, length, size) }
+    }
+
+    /// Writes down the slots of a frame behind the first, each full but the last. The ring's and the tables' places are kept in
+    /// variables of its own: a packet of 64 KiB has sixteen such slots.
+    private mutating func putRest(_ frame: UnsafeMutableRawPointer, _ first: Int, _ size: Int) {
+        var (done, index) = (first, 0)
+        let (start, segment, delivery) = (receive.consumed, segmentCount, deliveryCount)
         while done < size {
-            length = min(4096, size &- done)
-            unsafe putSlot(frame + done, 0, length, done &+ length < size ? .moreData : [], isFirst: false)
+            let length = min(FrameMemory.page, size &- done)
+            let request = request(start &+ UInt32(truncatingIfNeeded: index))
+            let flags: ReceiveFlags = done &+ length < size ? .moreData : []
+            // There are slots, by `hasSlots`, and elements of both tables for each.
+            unsafe segments.element(segment &+ index).pointee = .toGuest(
+                domain, GrantReference(request.gref), offset: 0, length: UInt16(truncatingIfNeeded: length),
+                from: frame + done)
+            unsafe deliveries.element(delivery &+ index).pointee = ReceiveSlot(
+                request.id, flags, offset: 0, length, segment: segment &+ index)
             done &+= length
+            index &+= 1
         }
+        receive.consume(UInt32(truncatingIfNeeded: index))
+        segmentCount = segment &+ index
+        deliveryCount = delivery &+ index
     }
 
     @inline(__always) private mutating func putSlot(
         _ start: UnsafeMutableRawPointer, _ offset: Int, _ length: Int, _ flags: ReceiveFlags, isFirst: Bool
     ) {
         let request = takeRequest()
-        // There is a slot, by `hasSlots` or `deliverPlain`, and an element of both tables for each.
+        // There is a slot, by `hasSlots`, and an element of both tables for each.
         unsafe segments.element(segmentCount).pointee = .toGuest(
             domain, GrantReference(request.gref), offset: UInt16(truncatingIfNeeded: offset),
             length: UInt16(truncatingIfNeeded: length), from: start)
-        let word =
-            UInt64(request.id) | UInt64(truncatingIfNeeded: offset) << 16 | UInt64(flags.rawValue) << 32
-            | UInt64(truncatingIfNeeded: length) << ReceiveSlot.statusBits
-        let slot = ReceiveSlot(word: word, segment: UInt16(truncatingIfNeeded: segmentCount), isFirst: isFirst)
-        unsafe deliveries.element(deliveryCount).pointee = slot
+        unsafe deliveries.element(deliveryCount).pointee = ReceiveSlot(
+            request.id, flags, offset: offset, length, segment: segmentCount, isFirst: isFirst)
         deliveryCount &+= 1
         segmentCount &+= 1
     }
@@ -268,24 +293,49 @@ extension NetQueueCore {
     private mutating func putExtra(_ extra: ReceiveExtra, _ left: inout Int) {
         left -= 1
         _ = takeRequest()
-        deliveries[deliveryCount] = ReceiveSlot(
-            word: extra.word(isLast: left == 0), segment: ReceiveSlot.noSegment)
+        deliveries[deliveryCount] = ReceiveSlot(extra: extra.word(isLast: left == 0))
         deliveryCount += 1
     }
 
     private mutating func takeRequest() -> netif_rx_request_wire {
-        var request = netif_rx_request_wire(id: 0, pad: 0, gref: 0)
-        unsafe xen_copy_out(&request, receive.takeSlot(), NetRing.receiveSlot)
+        let request = request(receive.consumed)
+        receive.consume(1)
         return request
+    }
+
+    /// A copy, made once, of the request at an index.
+    @inline(__always) private func request(_ index: UInt32) -> netif_rx_request_wire {
+        // One load of a slot's eight bytes, which are aligned.
+        let word = unsafe xen_load_relaxed64(receive.slot(index).assumingMemoryBound(to: UInt64.self))
+        return netif_rx_request_wire(
+            id: UInt16(truncatingIfNeeded: word), pad: 0, gref: UInt32(truncatingIfNeeded: word >> 32))
     }
 
     /// One response per slot, in the slots of their requests; shown at once, so that a packet is never seen in part.
     private mutating func respond() {
-        var (packets, bytes): (UInt64, UInt64) = (0, 0)
-        for index in 0..<deliveryCount { respond(deliveries[index], &packets, &bytes) }
+        var (packets, bytes, refused): (UInt64, UInt64, UInt64) = (0, 0, 0)
+        let start = receive.produced
+        for index in 0..<deliveryCount {
+            let delivery = unsafe deliveries.element(index).pointee  // below `deliveryCount`
+            let isCopied = delivery.segment == ReceiveSlot.noSegment || isCopied(Int(delivery.segment))
+            // Eight bytes of a slot of eight.
+            unsafe receive.slot(start &+ UInt32(truncatingIfNeeded: index))
+                .storeBytes(of: isCopied ? delivery.word : delivery.failed, as: UInt64.self)
+            if !isCopied { refused &+= 1 }
+            guard isCopied, delivery.segment != ReceiveSlot.noSegment else { continue }
+            if delivery.isFirst { packets &+= 1 }
+            bytes &+= delivery.size
+        }
+        receive.produce(UInt32(truncatingIfNeeded: deliveryCount))
         count(.receivedPackets, packets)
         count(.receivedBytes, bytes)
+        if refused > 0 { count(.receiveGrantRefused, refused) }
         if receive.publish() { owesReceiveEvent = true }
+    }
+
+    @inline(__always) private func isCopied(_ segment: Int) -> Bool {
+        // Of this turn's.
+        unsafe segments.element(segment).pointee.status == Int16(XEN_GNTST_okay)
     }
 
     private mutating func announce() {
@@ -293,17 +343,5 @@ extension NetQueueCore {
         owesReceiveEvent = false
         receiveEvents.notify()
         count(.eventsSent)
-    }
-
-    private mutating func respond(_ delivery: ReceiveSlot, _ packets: inout UInt64, _ bytes: inout UInt64) {
-        let isCopied =
-            delivery.segment == ReceiveSlot.noSegment
-            || segments[Int(delivery.segment)].status == Int16(XEN_GNTST_okay)
-        // Eight bytes of a slot of eight.
-        unsafe receive.responseSlot().storeBytes(of: isCopied ? delivery.word : delivery.failed, as: UInt64.self)
-        guard isCopied else { return count(.receiveGrantRefused) }
-        guard delivery.segment != ReceiveSlot.noSegment else { return }
-        if delivery.isFirst { packets &+= 1 }
-        bytes &+= delivery.size
     }
 }

@@ -106,7 +106,7 @@ extension NetQueueCore {
     }
 
     /// The list is the interface's: all queues follow it.
-    private mutating func changeGroups(_ change: ExtraInfo) -> NetStatus {
+    @inline(never) private mutating func changeGroups(_ change: ExtraInfo) -> NetStatus {
         guard policy.change({ $0.change(change) }) else {
             count(.multicastRefused)
             return .error

@@ -286,7 +286,7 @@ struct NetQueueCore: ~Copyable {
         receiveRest = 0
     }
 
-    mutating func violated(_ violation: NetViolation) {
+    @inline(never) mutating func violated(_ violation: NetViolation) {
         condition = .violated(violation)
         counters.add(Self.violationCells &+ Int(violation.rawValue), 1)
     }
@@ -330,15 +330,41 @@ struct OutgoingPacket: BitwiseCopyable {
 /// A response on the receive ring.
 struct ReceiveSlot: BitwiseCopyable {
     /// The whole slot, as if its data will have been copied.
-    var word: UInt64 = 0
+    let word: UInt64
     /// Its copy segment; `noSegment` where the slot holds extra info.
-    var segment: UInt16 = 0
+    let segment: UInt16
     /// Of the packet: this is its first slot.
-    var isFirst = false
+    let isFirst: Bool
 
     static var noSegment: UInt16 { @_noLocks get { .max } }
     /// Where the number of bytes lies, or a status.
     static var statusBits: UInt64 { @_noLocks get { 48 } }
+
+    /// Of data.
+    ///
+    /// - Parameter offset: where it begins in the guest's page.
+    @inline(__always) init(
+        _ id: UInt16, _ flags: ReceiveFlags, offset: Int, _ bytes: Int, segment: Int, isFirst: Bool = false
+    ) {
+        word =
+            UInt64(id) | UInt64(truncatingIfNeeded: offset) << 16 | UInt64(flags.rawValue) << 32
+            | UInt64(truncatingIfNeeded: bytes) << Self.statusBits
+        self.segment = UInt16(truncatingIfNeeded: segment)
+        self.isFirst = isFirst
+    }
+
+    /// Of extra info.
+    init(extra word: UInt64) {
+        self.word = word
+        segment = Self.noSegment
+        isFirst = false
+    }
+
+    init() {
+        word = 0
+        segment = 0
+        isFirst = false
+    }
 
     /// Bytes of data.
     var size: UInt64 { @_noLocks get { word >> Self.statusBits } }

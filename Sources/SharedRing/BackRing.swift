@@ -69,6 +69,9 @@ public import CXen
         return unsafe slot
     }
 
+    /// Moves past responses that were written to their slots.
+    @inlinable @_noLocks public mutating func produce(_ responses: UInt32) { producer &+= responses }
+
     /// The slot of an index: of a response that was written and is not yet published.
     @inlinable @_noLocks public func slot(_ index: UInt32) -> UnsafeMutableRawPointer {
         // Masked: always inside the mapping, whatever the index.

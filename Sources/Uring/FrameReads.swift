@@ -69,7 +69,8 @@ public import Descriptors
             // The caller answers for the places. One registered file; the tag is the place.
             let place = unsafe places[index]
             unsafe linux_sqe_transfer(
-                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + Int(place), room,
+                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + Int(place),
+                room,
                 0, 0, UInt64(place))
         }
         enter()
