@@ -236,6 +236,17 @@ private func references(_ numbers: ClosedRange<UInt32>) -> [GrantReference] { nu
         reference | offset << 32 | UInt64(0x7FF0) << 48
     }
 
+    /// So that their grants are in use; and given back with the table.
+    @Test func `the pages are mapped once more as long as the table lives`() {
+        device.granted = [100, 101, 102, 103]
+        do {
+            let table = favouring()
+            #expect(device.mapped == Self.pages)
+            withExtendedLifetime(table) {}
+        }
+        #expect(device.mapped == 0 && device.recorded.isEmpty)
+    }
+
     private static let outside: [(Int, UInt16)] = [(4196, 3997), (16_384, 1), (-4096, 1), (16_383, 2)]
 
     @Test(arguments: FavouredMemoryTests.outside)
