@@ -204,8 +204,10 @@ public final class XenbusDriver {
         guard let served = devices[identity] else { return }
         switch news {
         case .failed(let failure):
-            let publication = try advance(identity, .failed(failure.reason, failure.scope))
-            try publish([(identity, publication ?? Publication())][...])
+            var publication = try advance(identity, .failed(failure.reason, failure.scope)) ?? Publication()
+            // With what closes the device, or not at all.
+            if publication.state != nil { publication.write(failure.keys) }
+            try publish([(identity, publication)][...])
             pending.insert(identity)
         case .changed(let keys):
             guard let state = served.state.observation?.backend, served.state.isConnected else { return }

@@ -167,6 +167,7 @@ struct NetHardshipTests {
         attack.perform(on: front)
         #expect(try host.waits(5))
         #expect(try host.read("error") == "queue 0: the frontend broke a rule: \(attack.violation)")
+        #expect(try host.read("carrier") == "0")
         #expect(try host.read("hotplug-status") == "connected", "it is the guest's fault, not the host's")
         #expect(try host.hasNoCarrier())
         #expect(try host.passes(other, 1))
