@@ -215,14 +215,24 @@ final class NetWorld {
         return found
     }
 
-    /// Asks for the hardware address of 10.9.0.1 as 10.9.0.2; in the network 10.9.`network`.0.
+    /// Asks for the hardware address of 10.9.0.1 as 10.9.0.2, in the network 10.9.`network`.0: again every second, as stations do.
+    /// The host sends no answer before it has noticed that the carrier is on, which takes Linux up to a second (link_watch.c).
     func resolve(_ front: NetFrontQueue, network: UInt8 = 0) throws -> [UInt8]? {
         let question: [UInt8] =
             [255, 255, 255, 255, 255, 255] + Self.guest + [8, 6, 0, 1, 8, 0, 6, 4, 0, 1] + Self.guest
             + [10, 9, network, 2, 0, 0, 0, 0, 0, 0, 10, 9, network, 1]
-        front.send(question)
-        front.publish()
-        let answer = try self.await(front) { $0.count >= 42 && $0[12] == 8 && $0[13] == 6 && $0[21] == 2 }
+        var (answer, looks): ([UInt8]?, Int) = (nil, 0)
+        _ = try base.eventually {
+            if looks % 100 == 0 {
+                front.send(question)
+                front.publish()
+            }
+            looks += 1
+            try front.reap()
+            for frame in try front.take().map(\.bytes)
+            where frame.count >= 42 && frame[12] == 8 && frame[13] == 6 && frame[21] == 2 { answer = frame }
+            return answer != nil
+        }
         return answer.map { Array($0[22..<28]) }
     }
 
