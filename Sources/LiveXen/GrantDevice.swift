@@ -66,10 +66,11 @@ final class GrantDevice: GrantCalls {
             // The path is only read.
             let file = try OwnedDescriptor(
                 unsafe linux_open(Self.offeringPath, O_RDWR, 0), "open \(Self.offeringPath)")
-            let number = file.number
-            offers = consume file
-            return unsafe linux_grants_offer(
-                number, domain.rawValue, memory, references, UInt32(truncatingIfNeeded: count))
+            let result = unsafe linux_grants_offer(
+                file.number, domain.rawValue, memory, references, UInt32(truncatingIfNeeded: count))
+            // Else the pages that were allocated go with the descriptor.
+            if result == 0 { offers = consume file }
+            return result
         } catch {
             return -error.code
         }
