@@ -38,7 +38,7 @@ public final class NetRelay {
         do throws(LoopbackError) {
             var cable = try host { [tap] () throws(Fault) in
                 Cable(
-                    try TransmitLane(served.guest, backend: DomainID(0), frames: 64, longest: Cable.longest),
+                    try TransmitLane(served.guest, backend: DomainID(0), frames: 16, longest: Cable.longest),
                     try ReceiveLane(served.guest, backend: DomainID(0)), tap: tap.queues[0].number)
             }
             try served.connect([cable.published])
