@@ -32,6 +32,16 @@ public struct ConnectionOffer: Equatable, Sendable {
         self.persistentGrants = persistentGrants
     }
 
+    /// The same with all the room for rings that any version has offered.
+    static func widest(_ offer: ConnectionOffer) -> ConnectionOffer {
+        var offer = offer
+        offer.queues = queueRange.upperBound
+        offer.ringPageOrder = ringPageOrderRange.upperBound
+        offer.indirectSegments = UInt16(indirectSegmentRange.upperBound)
+        offer.persistentGrants = true
+        return offer
+    }
+
     /// What a frontend reads before it sets up its rings.
     public var transportKeys: [PublishedKey] {
         let indirect = PublishedKey("feature-max-indirect-segments", indirectSegments)

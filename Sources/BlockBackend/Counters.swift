@@ -60,6 +60,8 @@ public enum QueueEvent: Int, CaseIterable, Sendable {
     case bufferBytes
     /// Pauses because events kept coming without requests.
     case throttledEvents
+    /// Requests during which, and nothing else, the process ended for a fault, and which were answered with an error.
+    case condemned
 }
 
 /// The counters of one queue at one moment.

@@ -4,6 +4,7 @@ public import SharedRing
 public import Telemetry
 internal import XenWire
 public import Xenbus
+internal import Xenstore
 
 /// One virtual disk: opens its volume and runs its queues while a frontend is connected. Used from the control thread
 /// only.
@@ -14,6 +15,7 @@ public final class Device: SplitDevice {
     private let clock: any Clock
     private let records: any DeviceRecords
     private let log: Logger
+    private let journals: DeviceJournals
     private var session: DeviceSession?
 
     /// - Parameters:
@@ -28,6 +30,7 @@ public final class Device: SplitDevice {
         self.platform = platform
         self.clock = clock
         self.records = records
+        journals = DeviceJournals(identity, records)
         var log = log
         log[metadataKey: "device"] = "\(identity)"
         self.log = log
@@ -46,41 +49,70 @@ public final class Device: SplitDevice {
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        // From now on the rings are in use: whoever finds this process dead must not take them for drained.
-        write(.drained, nil)
-        let session = try makeSession(frontend, backend)
-        log.info("\(session.summary)")
+        try start(frontend, backend, adopting: false)
+    }
+
+    /// Serves on what an earlier process has served, as its journals say. A guest that has made itself new rings meanwhile
+    /// starts afresh. Of rings without a journal nobody knows what was done, so they are not touched.
+    public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
+        try start(frontend, backend, adopting: true)
+    }
+
+    private func start(
+        _ frontend: NodeValues, _ backend: NodeValues, adopting: Bool
+    ) throws(DeviceFailure) -> [PublishedKey] {
+        let session: DeviceSession
+        do {
+            session = try makeSession(frontend, backend, adopting: adopting)
+        } catch is OtherRings {
+            log.notice("the guest has made itself new rings")
+            return try start(frontend, backend, adopting: false)
+        } catch {
+            throw DeviceFailure(adopting ? "cannot be served on, the guest loses it: \(error)" : "\(error)")
+        }
+        log.info("\(adopting ? "served on: " : "")\(session.summary)")
+        if !session.canBeAdopted {
+            log.warning("the volume cannot be locked: a kill of this process costs the guest the disk")
+        }
         self.session = session
         return session.description.keys
     }
 
-    private func makeSession(_ frontend: NodeValues, _ backend: NodeValues) throws(DeviceFailure) -> DeviceSession {
-        do {
-            return try DeviceSession(
-                "\(identity)", frontend: identity.deviceClass.frontend, options, DiskSettings(backend),
-                Connection.negotiate(frontend, options.offer), platform: platform, clock: clock)
-        } catch {
-            throw DeviceFailure("\(error)")
-        }
+    private struct OtherRings: Error {}
+
+    private func makeSession(
+        _ frontend: NodeValues, _ backend: NodeValues, adopting: Bool
+    ) throws -> DeviceSession {
+        // What is connected stays as it was agreed, whatever is offered to others now.
+        let connection = try Connection.negotiate(frontend, adopting ? .widest(options.offer) : options.offer)
+        let (journals, vm) = (journals, backend[DomainKeys.vm]?.text)
+        let keeping = DeviceSession.Keeping(
+            journals: { volume in
+                guard adopting else { return try journals.make(connection, volume: volume, vm: vm) }
+                guard case .same(let found) = try journals.find(connection, volume: volume, vm: vm) else {
+                    throw OtherRings()
+                }
+                return found
+            }, recovers: adopting, device: identity.number, host: host)
+        return try DeviceSession(
+            "\(identity)", frontend: identity.deviceClass.frontend, options, DiskSettings(backend), connection, keeping,
+            platform: platform, clock: clock)
     }
 
-    /// Only rings that were left drained can be taken over: everything that was taken from them was answered too. Of
-    /// others nobody knows which requests were done.
-    public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        guard read(.drained) != nil else {
-            throw DeviceFailure("the process that served the device before ended with requests in flight")
-        }
-        return try connect(frontend: frontend, backend: backend)
-    }
+    /// Any number that is the same until the host is started again.
+    private var host: UInt16 { records.boot.utf8.reduce(0) { ($0 &* 31) &+ UInt16($1) } }
 
     public func suspend() {
-        guard let session else { return }
-        session.stop()
-        if session.isDrained { write(.drained, "drained") }
-        self.session = nil
+        session?.stop()
+        session = nil
     }
 
-    public func disconnect() { session?.stop() }
+    /// The rings are given up: nobody is to find a journal of them.
+    public func disconnect() {
+        guard let session else { return }
+        session.stop()
+        do throws(Fault) { try journals.remove() } catch { log.error("\(error)") }
+    }
 
     public func closeVolume() { session = nil }
 
@@ -125,8 +157,6 @@ public final class Device: SplitDevice {
     private enum Record: String {
         /// Why the device failed for good.
         case failure
-        /// All queues had come to rest when the last process left the device.
-        case drained
     }
 
     public var recordedFailure: String? { read(.failure) }

@@ -41,4 +41,8 @@ public protocol DeviceRecords: AnyObject {
     func record(_ name: String) throws(Fault) -> String?
     /// Replaces a record; nil removes it.
     func setRecord(_ name: String, _ text: String?) throws(Fault)
+    /// A record that is written without a call: new, or nil if there is none.
+    func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile?
+    /// What tells this run of the host from others: records of journals do not outlive it.
+    var boot: String { get }
 }

@@ -9,6 +9,17 @@ internal import Xenbus
 
 /// One connection of a disk: an open volume and the queues on it.
 final class DeviceSession {
+    /// What outlives the process.
+    struct Keeping {
+        /// Makes or finds the queues' journals, on a volume of this identity.
+        let journals: (_ volume: String) throws -> [Journal]
+        /// They are an earlier process's.
+        let recovers: Bool
+        let device: UInt32
+        /// See `VolumeFence`.
+        let host: UInt16
+    }
+
     let settings: DiskSettings
     let connection: Connection
     private let frontend: DomainID
@@ -17,13 +28,16 @@ final class DeviceSession {
     let engine: String
     private let lane: DiscardLane?
     private let shared: DeviceShared
+    private let fence: VolumeFence?
+    /// The next process can go on where this one ends, however it ends.
+    let canBeAdopted: Bool
     private(set) var queues: [QueueThread] = []
     private var conditions: [QueueCondition] = []
     private(set) var isStopped = false
 
     init(
         _ name: String, frontend: DomainID, _ options: DeviceOptions, _ settings: DiskSettings,
-        _ connection: Connection, platform: any RingPlatform, clock: any Clock
+        _ connection: Connection, _ keeping: Keeping, platform: any RingPlatform, clock: any Clock
     ) throws {
         self.settings = settings
         self.connection = connection
@@ -32,14 +46,18 @@ final class DeviceSession {
             settings.volume,
             VolumeOptions(
                 isReadOnly: !settings.isWritable, direct: options.direct, loopFiles: options.loopFiles))
+        fence = try Self.fence(volume, frontend, keeping)
+        canBeAdopted = fence != nil || volume.isReadOnly || volume.kind == .null
+        let journals = canBeAdopted ? try keeping.journals(volume.identity()) : []
         description = DiskDescription(of: volume.geometry, volume.geometry.capacity, settings, options)
         engine = volume.kind == .null ? "null" : options.engine.kind.rawValue
         lane = description.discard == nil ? nil : try DiscardLane(volume, name: "\(name).d")
-        let needsExtents = Int(volume.geometry.operationUnit) > options.offer.sectorSize || description.offersBarrier
         shared = try DeviceShared(
-            capacity: description.sectors,
-            extents: needsExtents ? DeviceExtents(capacity: connection.operations) : nil, discards: lane)
-        let template = QueueTemplate(name: name, domain: frontend, options, settings, description, volume)
+            capacity: description.sectors, unit: volume.changeUnit, queues: connection.rings.count,
+            recovers: keeping.recovers, discards: lane)
+        let template = QueueTemplate(
+            name: name, domain: frontend, options, settings, description, volume, journals, fence,
+            recovers: keeping.recovers)
         do {
             for index in connection.rings.indices {
                 queues.append(
@@ -54,6 +72,20 @@ final class DeviceSession {
         conditions = queues.map { _ in .running }
     }
 
+    /// Nil where nothing is ever changed, and, on a connection that is new, where the volume's file system has no locks.
+    private static func fence(_ volume: Volume, _ frontend: DomainID, _ keeping: Keeping) throws(Fault) -> VolumeFence?
+    {
+        guard !volume.isReadOnly, volume.kind != .null else { return nil }
+        let fence = VolumeFence(volume.data, domain: frontend, device: keeping.device, host: keeping.host)
+        do throws(Fault) {
+            _ = try fence.pass()
+            return fence
+        } catch {
+            guard keeping.recovers else { return nil }
+            throw error
+        }
+    }
+
     /// Ends the queues, then the lane that they hand discards to. Does nothing the second time.
     func stop() {
         guard !isStopped else { return }
@@ -61,9 +93,6 @@ final class DeviceSession {
         for queue in queues { queue.stop() }
         lane?.stop()
     }
-
-    /// After `stop`: everything that was taken was answered.
-    var isDrained: Bool { queues.allSatisfy { $0.condition == .running } }
 
     /// Whether the frontend still grants us its first ring page: a grant copy tells, a mapping would outlive its domain.
     func isPeerAlive(on platform: any RingPlatform) -> Bool {
@@ -122,10 +151,14 @@ private struct QueueTemplate {
     private let settings: DiskSettings
     private let description: DiskDescription
     private let volume: Volume
+    private let journals: [Journal]
+    private let fence: VolumeFence?
+    private let recovers: Bool
 
     init(
         name: String, domain: DomainID, _ options: DeviceOptions, _ settings: DiskSettings,
-        _ description: DiskDescription, _ volume: Volume
+        _ description: DiskDescription, _ volume: Volume, _ journals: [Journal],
+        _ fence: VolumeFence?, recovers: Bool
     ) {
         self.name = name
         self.domain = domain
@@ -133,6 +166,9 @@ private struct QueueTemplate {
         self.settings = settings
         self.description = description
         self.volume = volume
+        self.journals = journals
+        self.fence = fence
+        self.recovers = recovers
     }
 
     func configuration(_ connection: Connection, _ index: Int) -> QueueConfiguration {
@@ -143,7 +179,8 @@ private struct QueueTemplate {
             bufferCeiling: options.bufferCeiling, volumeBlock: volume.geometry.operationUnit,
             discard: description.discardRules, pausesWhenFull: settings.pausesWhenFull,
             isNull: volume.kind == .null, mayPoll: options.mayPoll,
-            mappedPages: connection.persistentGrants ? options.mappedPages : nil)
+            mappedPages: connection.persistentGrants ? options.mappedPages : nil, index: index,
+            journal: index < journals.count ? journals[index] : nil, recovers: recovers, fence: fence)
     }
 
     func engineMaker(_ connection: Connection, _ index: Int) -> @Sendable () throws(Fault) -> any Engine {
@@ -156,9 +193,6 @@ extension Connection {
     /// Operations that one queue can have in flight: a part for every slot of its ring, and those that large requests are
     /// worked off in.
     func operations(queue: Int) -> Int { Int(abi.entries(pages: rings[queue].references.count)) + 256 }
-
-    /// Of all queues, with as many again that wait for their turn.
-    var operations: Int { rings.indices.reduce(0) { $0 + 2 * operations(queue: $1) } }
 }
 
 extension DiskDescription {

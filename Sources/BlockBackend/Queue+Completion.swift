@@ -151,8 +151,6 @@ extension QueueCore {
         if part.block != Slot.noBlock, part.order != Part.ownPage {
             pool.release(part.block, order: Int(part.order))
         }
-        release(part.ticket)
-        parts[Int(index)].ticket = Self.noTicket
         freeParts.push(index)
         let slot = Int(part.slot)
         slots[slot].parts &-= 1
@@ -180,11 +178,8 @@ extension QueueCore {
     }
 
     mutating func respond(_ index: UInt16) {
-        if slots[Int(index)].operation == .barrier { isBehindBarrier = false }
         releaseTable(index)
         let slot = slots[Int(index)]
-        release(slot.ticket)
-        slots[Int(index)].ticket = Self.noTicket
         let operation = CountedOperation(slot.operation)
         count(operation, latency: now &- slot.started, requests: 1, sectors: UInt64(slot.sectors))
         if slot.status != .okay { counters.add(CellLayout.errors(operation), 1) }

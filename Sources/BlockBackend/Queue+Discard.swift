@@ -28,11 +28,11 @@ extension QueueCore {
             offset: slot.sector &* Sector.size, slot: index, discardBytes: slot.discardSectors &* Sector.size,
             stage: .discard)
         slots[Int(index)].parts &+= 1
-        startWrite(part)
+        proceed(part)
         return true
     }
 
-    /// Goes on with a part that may change the volume now.
+    /// Starts a part.
     mutating func proceed(_ index: UInt16) {
         switch parts[Int(index)].stage {
         case .discard: discard(index)

@@ -147,15 +147,11 @@ extension QueueCore {
 
     /// Goes on with everything that was claimed or arrives, until nothing is gathered any more.
     mutating func settle() {
-        settleClaims()
         copyInbound()
         while let arrival = arrived.first {
             arrived.removeFirst()
             arrive(UInt16(truncatingIfNeeded: arrival), failed: arrival & Self.failureMark != 0)
-            if arrived.isEmpty {
-                settleClaims()
-                copyInbound()
-            }
+            if arrived.isEmpty { copyInbound() }
         }
     }
 
@@ -185,7 +181,7 @@ extension QueueCore {
 
     // MARK: Parts
 
-    /// Starts whatever the request's step asks for; what lacks memory waits in `stalled`.
+    /// Starts whatever the request's step asks for; what lacks sectors or memory waits in `stalled`.
     mutating func advance(_ index: UInt16) {
         if !start(index) { stall(index) }
     }
@@ -195,30 +191,38 @@ extension QueueCore {
         stalled.append(UInt32(index))
     }
 
-    /// Goes on with the requests that wait for memory, oldest first. True if any moved.
+    /// Goes on with the requests that wait for memory or sectors, each once: whoever waits for sectors must not keep those
+    /// who have them from their memory. While one waits nothing new is taken, so nobody waits for ever. True if any moved.
     mutating func resumeStalled() -> Bool {
         var moved = false
-        while let first = stalled.first {
-            let index = UInt16(truncatingIfNeeded: first)
-            let step = slots[Int(index)].step
-            if step == .awaitsTable || step == .awaitsDevice {
-                stalled.removeFirst()
-                slots[Int(index)].isStalled = false
-                if step == .awaitsTable { fetchTable(index) } else { awaitDevice(index) }
-                if slots[Int(index)].isStalled { break }
-            } else {
-                guard start(index) else { break }
-                stalled.removeFirst()
-                slots[Int(index)].isStalled = false
-                if slots[Int(index)].parts == 0 { stepEnded(index) }
-            }
-            moved = true
+        for _ in 0..<stalled.count {
+            guard let first = stalled.first else { break }
+            stalled.removeFirst()
+            moved = resume(UInt16(truncatingIfNeeded: first)) || moved
         }
         return moved
     }
 
-    /// Starts the parts of the request's step; false if memory ran out before the last.
+    private mutating func resume(_ index: UInt16) -> Bool {
+        slots[Int(index)].isStalled = false
+        switch slots[Int(index)].step {
+        case .awaitsTable: fetchTable(index)
+        case .awaitsDevice: awaitDevice(index)
+        case .data, .flushBefore, .flushAfter:
+            let parts = slots[Int(index)].parts
+            guard start(index) else {
+                stall(index)
+                return slots[Int(index)].parts > parts
+            }
+            if slots[Int(index)].parts == 0 { stepEnded(index) }
+        }
+        return !slots[Int(index)].isStalled
+    }
+
+    /// Starts the parts of the request's step; false if it has to wait for sectors, or memory ran out before the last.
     private mutating func start(_ index: UInt16) -> Bool {
+        // Before memory is taken: who waits for sectors must not hold what those who have them need.
+        guard claimRequest(index) else { return false }
         switch slots[Int(index)].step {
         case .awaitsTable, .awaitsDevice: return false
         case .flushBefore, .flushAfter: return startSynchronize(index)
@@ -266,7 +270,7 @@ extension QueueCore {
         slots[Int(index)].nextSegment &+= stretch.segments
         slots[Int(index)].sector &+= UInt64(stretch.sectors)
         slots[Int(index)].parts &+= 1
-        if writes { startWrite(part) } else { queueOperation(part) }
+        proceed(part)
         return true
     }
 
@@ -372,7 +376,7 @@ extension QueueCore {
         if pool.canGrow {
             repeat { bringInSlab() } while pool.canGrow && !pool.hasReservedPages
             // The entries' own pages are there now: page requests may take the short way.
-            if pool.reservesPages { pageOperations = limits.isReadOnly || shared.extents != nil ? 1 : 2 }
+            if pool.reservesPages { pageOperations = limits.isReadOnly ? 1 : 2 }
         } else if !pool.merge() {
             return nil
         }

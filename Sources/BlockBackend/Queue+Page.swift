@@ -39,7 +39,7 @@ extension QueueCore {
             inFlight.markInFlight(index)
         }
         takeOther(index)
-        return stalled.isEmpty && !isBehindBarrier
+        return stalled.isEmpty
     }
 
     /// Starts a page request; false if it is not sound, and then nothing was done.
@@ -52,6 +52,8 @@ extension QueueCore {
         guard sectors > 0, sector < pageCapacity else { return false }
         let alignment = UInt64(segment.first_sect) | UInt64(sectors) | sector
         guard alignment & pageMask == 0 else { return false }
+        // Who has to wait for sectors does so in the general way.
+        if writes != 0, !claimPage(index, sector, sectors) { return false }
         let entry = unsafe page(index)
         unsafe entry.pointee.key = now << 1 | UInt64(writes)
         unsafe entry.pointee.bytes = sectors &* 512

@@ -22,7 +22,7 @@ public final class Queue {
     /// - Throws: a fault that names what could not be had: a grant reference, memory.
     public init(
         _ configuration: QueueConfiguration, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
-        clock: any Clock, shared: DeviceShared, control: Int32 = -1
+        clock: any Clock, shared: DeviceShared, control: Int32
     ) throws(Fault) {
         cells = Cells(count: CellLayout.count)
         // All that can fail comes first: Swift 6.3 frees garbage when a noncopyable value is given up half made.
@@ -31,12 +31,33 @@ public final class Queue {
         guard entries > 0, entries <= 1024 else { throw Fault("a ring of \(pages) pages", errno: EINVAL) }
         let mapping = try grants.map(configuration.ringReferences, of: configuration.domain, writable: true)
         let pool = try BufferPool(ceiling: configuration.bufferCeiling, reserved: Int(entries))
-        guard let claimant = shared.extents.map({ $0.attach(wakeup: control) }) ?? 0 else {
-            throw Fault("attach queue \(configuration.name) to its device's extent table", errno: ENOSPC)
-        }
+        let start = try Self.start(configuration, mapping, entries)
+        shared.claims.attach(configuration.index, wakeup: control)
         unsafe core = QueueCore(
-            configuration, entries, mapping, pool, grants: grants, channel: channel, engine: engine, clock: clock,
-            shared: shared, claimant: claimant, control: control, counters: cells.writer)
+            configuration, entries, mapping, pool, start, grants: grants, channel: channel, engine: engine,
+            clock: clock, shared: shared, control: control, counters: cells.writer)
+        // Whoever served the ring before may have been killed between an answer and its event.
+        if configuration.recovers { channel.notify() }
+    }
+
+    /// Where the ring is taken up: what is in flight on it, and `rsp_prod`.
+    private static func start(
+        _ configuration: QueueConfiguration, _ mapping: borrowing GrantMapping, _ entries: UInt32
+    ) throws(Fault) -> RingStart {
+        let (count, abi) = (UInt16(entries), configuration.abi.rawValue)
+        // The mapping has the ring's pages.
+        let published = unsafe xen_load_acquire(mapping.base + Int(XEN_RING_RSP_PROD))
+        guard configuration.recovers, let journal = configuration.journal else {
+            let first = configuration.firstIndex ?? published
+            return RingStart(
+                InFlightTable(entries: count, abi: abi, startingAt: first, in: configuration.journal), first)
+        }
+        do throws(JournalRefusal) {
+            return RingStart(
+                try InFlightTable(recovering: journal, entries: count, abi: abi, published: published), published)
+        } catch {
+            throw Fault("\(configuration.name): \(error)", errno: EPROTO)
+        }
     }
 
     /// Does one turn: ends what has completed, publishes, takes a chunk of requests, submits. True if it did anything.
@@ -54,11 +75,14 @@ public final class Queue {
     /// Exactly one operation is with the volume: the guest waits for nothing else.
     var awaitsOneAnswer: Bool { unsafe core.underWay == 1 }
 
-    /// Gives up what could not be ended: claims on the device. The last call.
-    public func abandon() { unsafe core.abandonClaims() }
+    /// Gives up what could not be ended. The last call.
+    public func abandon() { unsafe core.claims.leave(core.claimant) }
 
     /// How the queue is doing.
     public var condition: QueueCondition { unsafe core.condition }
+
+    /// The device cannot be served.
+    func fail(_ fault: Fault) { unsafe core.become(.failed(fault)) }
 
     /// How often `condition` has changed.
     var conditionChanges: UInt32 { unsafe core.conditionChanges }
@@ -77,6 +101,27 @@ public final class Queue {
 
     /// Gives buffer memory back to the system if nothing is in flight.
     public func trim() { unsafe core.trim() }
+}
+
+/// What a queue begins with: on a fresh ring nothing, on one that was served before what is left of it.
+struct RingStart: ~Copyable {
+    private(set) var inFlight: InFlightTable
+    /// `rsp_prod`.
+    let published: UInt32
+
+    init(_ inFlight: consuming InFlightTable, _ published: UInt32) {
+        self.inFlight = inFlight
+        self.published = published
+    }
+
+    mutating func backlog(isShared: Bool) -> Backlog {
+        let entries = inFlight.backlog()
+        var issued = 0
+        for entry in entries where inFlight.isIssued(entry) { issued += 1 }
+        return Backlog(entries, issued: issued, isShared: isShared)
+    }
+
+    consuming func takeTable() -> InFlightTable { inFlight }
 }
 
 /// The state of a queue.
@@ -149,17 +194,14 @@ struct QueueCore: ~Copyable {
     var discardsUnderWay = 0
     var waitingDiscards: IndexQueue
 
-    // Claims in the device's extent table.
-    let extentOwner: ExtentOwner
-    let claims: FixedTable<ExtentClaim>
-    var claimCount = 0
-    var waitingClaims = 0
-    /// A barrier was taken and is not answered. Nothing is taken behind it: later writes would wait for it with buffer
-    /// memory in their hands, which its own data may need.
-    var isBehindBarrier = false
-    let leaving: FixedTable<UInt16>
-    var leavingCount = 0
-    let grantedTags: FixedTable<UInt32>
+    // Sectors that requests in flight change, by the requests' index.
+    let claims: WriteClaims
+    let claimant: Int
+    let claimed: FixedTable<ClaimedExtent>
+
+    // What an earlier process left unanswered.
+    let journal: Journal?
+    var backlog: Backlog
 
     /// 512-byte sectors of the device, as of this turn.
     var capacity: UInt64 = 0
@@ -181,8 +223,9 @@ struct QueueCore: ~Copyable {
 
     init(
         _ configuration: QueueConfiguration, _ entries: UInt32, _ mapping: consuming GrantMapping,
-        _ pool: consuming BufferPool, grants: any GrantTable, channel: any EventChannel, engine: any Engine,
-        clock: any Clock, shared: DeviceShared, claimant: ExtentOwner, control: Int32, counters: CellWriter
+        _ pool: consuming BufferPool, _ start: consuming RingStart, grants: any GrantTable,
+        channel: any EventChannel, engine: any Engine, clock: any Clock, shared: DeviceShared, control: Int32,
+        counters: CellWriter
     ) {
         self.grants = grants
         self.channel = channel
@@ -201,11 +244,13 @@ struct QueueCore: ~Copyable {
         // The mapping has the ring's pages and lives as long as this value.
         let ringBase = unsafe mapping.base
         self.mapping = mapping
-        let first = unsafe configuration.firstIndex ?? xen_load_relaxed(ringBase + Int(XEN_RING_RSP_PROD))
         ring = unsafe BackRing(
-            base: ringBase, entries: entries, entrySize: configuration.abi.entrySize, startingAt: first)
-        inFlight = InFlightTable(
-            entries: UInt16(entries), abi: configuration.abi.rawValue, startingAt: first)
+            base: ringBase, entries: entries, entrySize: configuration.abi.entrySize, startingAt: start.published,
+            consumed: start.inFlight.consumed)
+        seenProducer = start.inFlight.consumed
+        journal = configuration.journal
+        backlog = start.backlog(isShared: configuration.recovers)
+        inFlight = start.takeTable()
         slots = FixedTable(repeating: Slot(), count: Int(entries))
         stalled = IndexQueue(capacity: Int(entries))
         let partCount = Int(entries) + 256
@@ -214,11 +259,9 @@ struct QueueCore: ~Copyable {
         held = IndexQueue(capacity: partCount)
         mailbox = DiscardMailbox(wakeup: control, capacity: partCount)
         waitingDiscards = IndexQueue(capacity: partCount)
-        extentOwner = claimant
-        let claimants = shared.extents == nil ? 1 : partCount + Int(entries)
-        claims = FixedTable(repeating: ExtentClaim(.write, start: 0, end: 0, tag: 0), count: claimants)
-        leaving = FixedTable(repeating: 0, count: claimants)
-        grantedTags = FixedTable(repeating: 0, count: 64)
+        claims = shared.claims
+        claimant = configuration.index
+        claimed = FixedTable(repeating: ClaimedExtent(), count: Int(entries))
         arrived = IndexQueue(capacity: partCount + Int(entries) * 2)
         slabTags = FixedTable(
             repeating: IOOperation.unregistered, count: pool.ceiling / BufferPool.pageSize / BufferPool.slabPages + 1)
@@ -227,7 +270,6 @@ struct QueueCore: ~Copyable {
         operations = FixedTable(repeating: none, count: partCount + Int(entries))
         completions = FixedTable(repeating: IOCompletion(tag: 0, result: 0), count: 64)
         chunk = ChunkPolicy(ringSize: entries)
-        seenProducer = first
     }
 
     /// One turn; see `Queue.turn`.
@@ -240,7 +282,7 @@ struct QueueCore: ~Copyable {
         if hasWaiting { worked = goOnWaiting() || worked }
         publish()
         worked = takeChunk() || worked
-        if inbound.count > 0 || claimCount > 0 || !arrived.isEmpty { settle() }
+        if inbound.count > 0 || !arrived.isEmpty { settle() }
         if outbound.count > 0 { copyOutbound() }
         if operationCount > 0 { submit() }
         publish()
@@ -250,13 +292,13 @@ struct QueueCore: ~Copyable {
 
     /// Something may wait for more than the engine: discards, claims, memory.
     @inline(__always) private var hasWaiting: Bool {
-        !stalled.isEmpty || discardsUnderWay > 0 || !waitingDiscards.isEmpty || shared.extents != nil
+        !stalled.isEmpty || discardsUnderWay > 0 || !waitingDiscards.isEmpty || backlog.stage != .over
     }
 
     @inline(never) private mutating func goOnWaiting() -> Bool {
         var worked = reapDiscards()
-        worked = leaveClaims() || worked
-        return resumeStalled() || worked
+        worked = resumeStalled() || worked
+        return replay() || worked
     }
 
     /// See `Queue.arm`.
@@ -275,7 +317,7 @@ struct QueueCore: ~Copyable {
     var isDrained: Bool { underWay == 0 && operationCount == 0 && discardsUnderWay == 0 }
 
     /// Whether new requests may be taken: the ring is the queue for everything that has to wait.
-    var mayTake: Bool { !stopping && stalled.isEmpty && !isBehindBarrier && condition == .running }
+    var mayTake: Bool { !stopping && stalled.isEmpty && condition == .running && backlog.stage == .over }
 
     /// Hands the prepared operations to the engine; what it has no room for stays for the next turn. A single one, after
     /// which there is nothing to do but sleep, may start with the call that sleeps.
@@ -305,7 +347,8 @@ struct QueueCore: ~Copyable {
         countRecent()
         if case .violated = condition { return }
         let notify = ring.publish()
-        inFlight.releaseAnswered(upTo: ring.produced)
+        inFlight.noteCommitted(ring.produced)
+        releaseAnswered()
         if notify {
             channel.notify()
             count(.notificationsSent)

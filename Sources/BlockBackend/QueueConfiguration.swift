@@ -62,16 +62,24 @@ public struct QueueConfiguration: Sendable {
     /// For how many of the guest's pages, of all queues, this process may keep mappings; nil: the frontend does not keep
     /// its pages granted.
     public var mappedPages: MappedPageBudget?
-    /// Where the ring's private indices start; nil: behind the last response on the ring (RING_ATTACH), which is 0 on a
-    /// fresh one. Whoever attaches to a ring that was served before knows that all that was taken from it was answered.
+    /// Where a fresh ring's private indices start; nil: behind the last response on it, which is 0.
     public var firstIndex: UInt32?
+    /// The queue's number in its device.
+    public var index: Int
+    /// Where what is in flight is kept for the next process; nil: nowhere.
+    public var journal: Journal?
+    /// The journal is an earlier process's: what it left unanswered is done again.
+    public var recovers: Bool
+    /// What has to be over before the first operation is started; nil: nothing.
+    public var fence: VolumeFence?
 
     /// All of it.
     public init(
         name: String, domain: DomainID, abi: BlockABI, ringReferences: [GrantReference], eventPort: EventPort,
         limits: RequestLimits, bufferCeiling: Int = 8 << 20, volumeBlock: UInt32 = 512,
         discard: DiscardRules = DiscardRules(granularity: 1, alignment: 0), pausesWhenFull: Bool = true,
-        isNull: Bool = false, mayPoll: Bool = true, mappedPages: MappedPageBudget? = nil, firstIndex: UInt32? = nil
+        isNull: Bool = false, mayPoll: Bool = true, mappedPages: MappedPageBudget? = nil, firstIndex: UInt32? = nil,
+        index: Int = 0, journal: Journal? = nil, recovers: Bool = false, fence: VolumeFence? = nil
     ) {
         self.name = name
         self.domain = domain
@@ -87,6 +95,10 @@ public struct QueueConfiguration: Sendable {
         self.mayPoll = mayPoll
         self.mappedPages = mappedPages
         self.firstIndex = firstIndex
+        self.index = index
+        self.journal = journal
+        self.recovers = recovers
+        self.fence = fence
     }
 }
 

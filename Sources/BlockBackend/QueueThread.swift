@@ -38,8 +38,10 @@ public final class QueueThread: Sendable {
                     configuration, platform: platform, shared: shared, clock: clock, engine: makeEngine(),
                     control: wakeup)
                 started.give(.success(loop.queue.cells))
-                loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
-                    state.condition.withLock { $0 = condition }
+                loop.recordFaults {
+                    loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
+                        state.condition.withLock { $0 = condition }
+                    }
                 }
             } catch {
                 started.give(.failure(error))
@@ -77,6 +79,8 @@ private final class QueueLoop {
     private let engine: any Engine
     private let clock: any Clock
     private let control: Int32
+    private let journal: Journal?
+    private let fence: VolumeFence?
     private let maySpin: Bool
     private var ringSpin = SpinPolicy.forRing
     private var volumeSpin = SpinPolicy.forVolume
@@ -89,6 +93,8 @@ private final class QueueLoop {
 
     /// How long a queue does nothing, at least, before it gives its memory back, and how often held writes are tried again.
     private static let idle: UInt64 = 1_000_000_000
+    /// Nanoseconds between two looks whether an earlier process's I/O is over; most often it is at the first.
+    private static let fencePause: UInt64 = 1_000_000
 
     init(
         _ configuration: QueueConfiguration, platform: any RingPlatform, shared: DeviceShared, clock: any Clock,
@@ -97,12 +103,23 @@ private final class QueueLoop {
         let grants = Self.grants(try platform.openGrantTable(), configuration)
         channel = try platform.bindEventChannel(to: configuration.eventPort, of: configuration.domain)
         queue = try Queue(
-            configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared)
+            configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared,
+            control: control)
         try engine.watch(event: channel.descriptor, control: control, takingEvents: true)
         self.engine = engine
         self.clock = clock
         self.control = control
         maySpin = configuration.mayPoll
+        journal = configuration.journal
+        fence = configuration.fence
+    }
+
+    /// Has the journal know of signals by which this thread ends the process during `body`.
+    func recordFaults(during body: () -> Void) {
+        // The journal keeps the record mapped, and this object keeps the journal.
+        unsafe linux_record_faults(journal.map { unsafe $0.faultRecord.assumingMemoryBound(to: UInt32.self) })
+        body()
+        linux_record_faults(nil)
     }
 
     private static func grants(_ table: any GrantTable, _ configuration: QueueConfiguration) -> any GrantTable {
@@ -111,6 +128,7 @@ private final class QueueLoop {
     }
 
     func run(stopping: () -> Bool, report: (QueueCondition) -> Void) {
+        guard awaitFence(stopping, report) else { return queue.abandon() }
         while true {
             let isStopping = stopping()
             if isStopping { queue.beginStop() }
@@ -118,6 +136,23 @@ private final class QueueLoop {
             reportChange(report)
             if isStopping, !worked, queue.isDrained { return queue.abandon() }
             if !worked, !spinFindsWork(), queue.arm() { sleep() }
+        }
+    }
+
+    /// Waits until nothing of an earlier process is under way on the volume; false if the queue is stopped first.
+    private func awaitFence(_ stopping: () -> Bool, _ report: (QueueCondition) -> Void) -> Bool {
+        guard let fence else { return true }
+        do throws(Fault) {
+            while try !fence.pass() {
+                if stopping() { return false }
+                _ = engine.wait(nanoseconds: Self.fencePause)
+            }
+            return true
+        } catch {
+            queue.fail(error)
+            reportChange(report)
+            while !stopping() { take(engine.wait(nanoseconds: nil)) }
+            return false
         }
     }
 

@@ -30,8 +30,6 @@ internal import XenWire
     var step: Step = .data
     /// The segment table's size as a power of two of pages.
     var tableOrder: UInt8 = 0
-    /// The barrier's claim on the device, or `QueueCore.noTicket`.
-    var ticket: UInt16 = QueueCore.noTicket
     /// Sectors that a discard asks for.
     var discardSectors: UInt64 = 0
     /// It is on the list of requests that wait for memory.
@@ -41,7 +39,7 @@ internal import XenWire
     enum Step: UInt8 {
         /// Waiting for memory for its segment table.
         case awaitsTable
-        /// A barrier behind requests that wait for memory and have not claimed all their sectors.
+        /// A barrier behind requests that are not answered.
         case awaitsDevice
         /// Making earlier writes durable before a barrier's or a flush's own data.
         case flushBefore
@@ -77,15 +75,10 @@ internal import XenWire
     var order: UInt8 = 0
     /// Times that it was tried again.
     var attempts: UInt8 = 0
-    /// Its claim in the device's extent table, or `QueueCore.noTicket`.
-    var ticket: UInt16 = QueueCore.noTicket
     /// Bytes that a discard gives back.
     var discardBytes: UInt64 = 0
     /// What is happening to it.
     var stage: Stage = .read
-
-    /// Bytes from `offset` that it changes.
-    var claimedBytes: UInt64 { stage == .discard ? discardBytes : UInt64(length) }
 
     /// `order` of a part that uses its entry's own page.
     static var ownPage: UInt8 { .max }

@@ -101,6 +101,21 @@ public final class Volume: Sendable {
         self.opened = consume opened
     }
 
+    /// What tells it from other volumes of this host, while the host is up: a path may lead to another one later.
+    public func identity() throws(Fault) -> String {
+        guard kind != .null else { return "null" }
+        var status = stat()
+        // `status` lives for the call.
+        guard unsafe fstat(descriptor, &status) == 0 else { throw Fault("examine \(name)", errno: errno) }
+        return kind == .blockDevice ? "device \(status.st_rdev)" : "file \(status.st_ino) on \(status.st_dev)"
+    }
+
+    /// Bytes that must be changed by one request at a time, a power of two: of what is read, modified and written back.
+    var changeUnit: UInt32 {
+        let unit = kind == .blockDevice ? max(geometry.physicalBlock, geometry.operationUnit) : geometry.operationUnit
+        return unit.nonzeroBitCount == 1 ? unit : 4096
+    }
+
     /// The size now: a volume can be resized while it is served.
     public func refreshCapacity() throws(Fault) -> Sector {
         switch kind {

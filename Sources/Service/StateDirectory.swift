@@ -52,6 +52,9 @@ public final class StateDirectory: Sendable {
 
     private func file(_ suffix: String) -> String { "\(path)/\(name).\(suffix)" }
 
+    /// Where one of our files lies.
+    public func path(of suffix: String) -> String { file(suffix) }
+
     /// Replaces one of our files as a whole.
     public func replace(_ suffix: String, with text: String) throws(Fault) {
         let target = file(suffix)

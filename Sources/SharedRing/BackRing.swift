@@ -23,11 +23,15 @@ public import CXen
     ///   - entries: a power of two that fits in the mapping (`BlockABI.entries`).
     ///   - entrySize: bytes of a slot.
     ///   - index: where both private indices start: 0 for a fresh ring.
-    public init(base: UnsafeMutableRawPointer, entries: UInt32, entrySize: Int, startingAt index: UInt32 = 0) {
+    ///   - consumed: `req_cons`, if requests are open.
+    public init(
+        base: UnsafeMutableRawPointer, entries: UInt32, entrySize: Int, startingAt index: UInt32 = 0,
+        consumed: UInt32? = nil
+    ) {
         unsafe self.base = base
         self.entrySize = entrySize
         mask = entries &- 1
-        consumer = index
+        consumer = consumed ?? index
         producer = index
         published = index
     }

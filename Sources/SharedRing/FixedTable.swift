@@ -54,6 +54,13 @@ public struct FreeList: ~Copyable {
         for index in 0..<Int(count) { indices[index] = first &+ count &- 1 &- UInt16(index) }
     }
 
+    /// The indices of a table that are free, the first on top; the others may be given back.
+    init(listing free: [UInt16], of capacity: Int) {
+        indices = FixedTable(repeating: 0, count: capacity)
+        depth = free.count
+        for (place, index) in free.reversed().enumerated() { indices[place] = index }
+    }
+
     /// Free indices.
     @inlinable public var count: Int { @_noLocks get { depth } }
     /// Indices that were retired and not reclaimed.

@@ -67,6 +67,13 @@ struct DeviceNodes {
         try read(client, [(identity.backendPath, names)]).first ?? [:]
     }
 
+    /// What is known of the frontend's domain; nothing where that is not ours to read, as in a driver domain.
+    func domainKeys(_ identity: DeviceIdentity) throws(XenstoreError) -> NodeValues {
+        let home = XenstorePath.domain(identity.deviceClass.frontend.rawValue)
+        let found = try readFrontends(client, [(home, ["vm"])]).first ?? [:]
+        return found["vm"].map { [DomainKeys.vm: $0] } ?? [:]
+    }
+
     /// The rule that the two ends belong together: `frontend` and `frontend-id` must say what our own path says.
     func checkFrontend(_ identity: DeviceIdentity) throws(XenstoreError) -> DeviceFailure? {
         let keys = try backendKeys(identity, ["frontend", "frontend-id"])
@@ -100,7 +107,7 @@ struct DeviceNodes {
     /// A guest owns its nodes and may take our permission to read them: then they say nothing, like missing ones, and the
     /// device can be removed all the same.
     private func readFrontends(
-        _ store: XenstoreTransaction, _ selections: [Selection]
+        _ store: some XenstoreAccess, _ selections: [Selection]
     ) throws(XenstoreError) -> [NodeValues] {
         do throws(XenstoreError) {
             return try read(store, selections)

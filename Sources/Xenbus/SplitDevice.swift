@@ -14,6 +14,12 @@ public struct PublishedKey: Equatable, Sendable {
     }
 }
 
+/// Keys that the driver adds to those of a device's own directory, by names that no node can have.
+public enum DomainKeys {
+    /// The path of the frontend's `vm` node, with its uuid: numbers of domains are used again.
+    public static let vm = "/vm"
+}
+
 /// Why a device cannot go on, in words for the `error` node.
 public struct DeviceFailure: Error, Equatable, Sendable {
     public let reason: String

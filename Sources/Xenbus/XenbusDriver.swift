@@ -379,6 +379,7 @@ public final class XenbusDriver {
     ) throws(XenstoreError) -> DeviceFailure? {
         if let failure = try nodes.checkFrontend(served.identity) { return failure }
         let backend = try nodes.backendKeys(served.identity, served.device.backendKeys)
+            .merging(nodes.domainKeys(served.identity)) { own, _ in own }
         do throws(DeviceFailure) {
             work.description =
                 adopting

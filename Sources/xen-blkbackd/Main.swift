@@ -26,6 +26,7 @@ struct Main: DaemonCommand {
     func run() throws { try serve() }
 
     func kind() throws -> BackendKind {
+        FaultWatch.start()
         let engine = try EngineChoice(for: options.engine)
         Logger(label: "xen-blkbackd").info("\(engine.reason)")
         let deviceOptions = options.deviceOptions(engine, processors: ProcessLimits.processors)
@@ -53,4 +54,12 @@ private final class RecordFiles: DeviceRecords {
     func setRecord(_ name: String, _ text: String?) throws(Fault) {
         if let text { try state.replace(name, with: text) } else { try state.remove(name) }
     }
+
+    func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile? {
+        making
+            ? try MappedFile(creating: state.path(of: name), bytes: bytes)
+            : try MappedFile(opening: state.path(of: name), bytes: bytes)
+    }
+
+    let boot = BootIdentity.current
 }

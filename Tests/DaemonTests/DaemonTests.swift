@@ -73,22 +73,77 @@ struct DaemonTests {
         #expect(second.wait() == .exited(0))
     }
 
-    @Test func `rings of a process that was killed are not guessed at`() throws {
+    @Test func `a process that is killed is followed by one that serves on`() throws {
         let world = try World()
         let first = try world.startDaemon()
         let volume = try world.makeVolume(sectors: 64)
-        try world.createDisk(volume)
-        try world.plugIn(volume)
-        var frontend = try Frontend(world)
-        try frontend.publish()
-        #expect(try world.waitForState("4"))
-        #expect(frontend.request(0, sector: 0) == 0)
+        var frontend = try world.connect(volume)
+        for sector in 0..<40 { #expect(frontend.request(0, sector: UInt64(sector)) == 0) }
         first.kill()
         _ = first.wait()
         let second = try world.startDaemon()
-        #expect(try world.waitForState("5"))
-        #expect(try world.read(World.back("error"))?.contains("requests in flight") == true)
+        for sector in 0..<40 { #expect(frontend.request(0, sector: UInt64(sector)) == 0) }
+        #expect(frontend.firstBytes[0] == 39)
+        #expect(try world.read(World.back("state")) == "4")
+        #expect(try world.read(World.back("error")) == nil)
         second.kill()
+    }
+
+    /// What is done to the journal, and what the next process says of it.
+    enum Damage: CaseIterable {
+        case gone, empty, cutShort, zeroes, otherBoot, otherDisk
+
+        var complaint: String {
+            switch self {
+            case .gone: "no journal"
+            case .empty, .cutShort: "is no file of"
+            case .zeroes: "no journal: its first word"
+            case .otherBoot: "no journal: the checksum"
+            case .otherDisk: "the journal's device is vbd-5-51728, not vbd-5-51712"
+            }
+        }
+    }
+
+    @Test(arguments: Damage.allCases)
+    func `rings without their journal are not guessed at`(damage: Damage) throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        var frontend = try world.connect(volume)
+        let journal = URL(fileURLWithPath: "\(world.directory)/state/vbd-5.51712.queue0")
+        if damage == .otherDisk { try world.createDisk(volume, 51728) }
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        var bytes = try Data(contentsOf: journal)
+        switch damage {
+        case .gone: try FileManager.default.removeItem(at: journal)
+        case .empty: try Data().write(to: journal)
+        case .cutShort: try bytes.prefix(4096).write(to: journal)
+        case .zeroes: try Data(count: bytes.count).write(to: journal)
+        case .otherBoot:
+            bytes[140] ^= 1
+            try bytes.write(to: journal)
+        case .otherDisk:
+            let text = String(decoding: bytes[128..<4096], as: UTF8.self)
+            try Self.rewritten(bytes, text.replacing("vbd-5-51712", with: "vbd-5-51728")).write(to: journal)
+        }
+        let second = try world.startDaemon()
+        #expect(try world.waitForState("5"))
+        let reason = try #require(try world.read(World.back("error")))
+        #expect(reason.contains(damage.complaint) && reason.contains("the guest loses it"))
+        second.kill()
+    }
+
+    /// A journal with another identity, and the checksum to it.
+    private static func rewritten(_ journal: Data, _ identity: String) -> Data {
+        var journal = journal
+        journal.replaceSubrange(128..<4096, with: Data(identity.utf8.prefix(4096 - 128)))
+        let length = Int(journal[12]) | Int(journal[13]) << 8
+        var sum: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in journal[128..<128 + length] { sum = (sum ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        unsafe withUnsafeBytes(of: sum) { unsafe journal.replaceSubrange(16..<24, with: Data($0)) }
+        return journal
     }
 
     @Test func `a resized volume reaches the guest`() throws {

@@ -21,7 +21,7 @@ final class Backend {
 
     init(
         _ scenario: Scenario, _ ring: GuestRing, of domain: DomainID, _ disk: Disk, _ platform: ModelPlatform,
-        _ simulation: Simulation, limits: RequestLimits? = nil
+        _ simulation: Simulation, limits: RequestLimits? = nil, index: Int = 0
     ) throws(Fault) {
         control = try Wakeup()
         engine = ModelEngine(
@@ -31,7 +31,7 @@ final class Backend {
             name: "vbd-\(domain)-51712.0", domain: domain, abi: ring.abi, ringReferences: ring.references,
             eventPort: ring.port.number, limits: limits ?? scenario.limits, bufferCeiling: scenario.bufferCeiling,
             volumeBlock: UInt32(scenario.volumeBlock), discard: scenario.discardRules,
-            firstIndex: scenario.firstIndex)
+            firstIndex: scenario.firstIndex, index: index)
         queue = try Queue(
             configuration, grants: platform.openGrantTable(), channel: channel, engine: engine,
             clock: simulation.clock, shared: disk.shared, control: control.descriptor)

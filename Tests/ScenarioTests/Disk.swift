@@ -23,8 +23,7 @@ final class Disk {
         volume.faults.transient = scenario.transient
         discards = ModelDiscards(volume, capacity: scenario.discardCapacity, rules: scenario.discardRules)
         shared = try DeviceShared(
-            capacity: UInt64(sectors),
-            extents: scenario.needsExtents ? DeviceExtents(capacity: scenario.extentCapacity) : nil,
+            capacity: UInt64(sectors), unit: UInt32(scenario.volumeBlock), queues: scenario.queues,
             discards: scenario.limits.offersDiscard ? discards : nil)
         oracle = SectorOracle(sectors: sectors)
         unsafe volume.fill { bytes in

@@ -28,7 +28,7 @@ import XenWire
     /// Stopping in mid-flight: what was taken is answered, what was not is not, and nothing stays mapped.
     @Test func stoppingAnswersExactlyWhatWasTaken() throws {
         let scenario = Scenario(
-            name: "stop", mix: .init(indirectRead: 3, indirectWrite: 3, flush: 1), queues: 2, stops: true)
+            name: "stop", mix: .init(indirectRead: 3, indirectWrite: 3, flush: 1), stops: true)
         for seed in Seeds.all {
             let world = try World(scenario, seed: seed)
             let complaint = world.run()
@@ -47,7 +47,7 @@ import XenWire
     @Test func stoppingEndsWithClaimsAndDiscards() throws {
         let scenario = Scenario(
             name: "stop, claims", mix: .init(indirectWrite: 3, barrier: 3, discard: 3), queues: 3, volumeBlock: 4096,
-            stops: true, extentCapacity: 8, discardRules: DiscardRules(granularity: 8, alignment: 0))
+            stops: true, discardRules: DiscardRules(granularity: 8, alignment: 0))
         for seed in Seeds.all {
             let world = try World(scenario, seed: seed)
             let complaint = world.run()

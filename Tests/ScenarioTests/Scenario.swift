@@ -49,8 +49,6 @@ struct Scenario: Sendable, CustomTestStringConvertible {
     var synchronizeError: Int32?
     /// All queues are stopped at some moment.
     var stops = false
-    /// Claims that the device's extent table holds.
-    var extentCapacity = 512
     /// Discards that the lane holds.
     var discardCapacity = 16
     /// What a discard may touch.
@@ -58,9 +56,6 @@ struct Scenario: Sendable, CustomTestStringConvertible {
 
     var testDescription: String { name }
     var alignmentMask: UInt8 { UInt8(sectorSize / 512 - 1) }
-
-    /// Whether something must hold across the device's operations (see `DeviceExtents`).
-    var needsExtents: Bool { volumeBlock > sectorSize || mix.barrier > 0 }
 
     var limits: RequestLimits {
         RequestLimits(

@@ -24,7 +24,7 @@ import XenWire
             sectors: 128, volumeBlock: 4096),
         Scenario(
             name: "read-modify-write on two queues", mix: .init(indirectRead: 2, indirectWrite: 2, flush: 1),
-            queues: 2, requests: 40, sectors: 64, volumeBlock: 4096, short: 100, extentCapacity: 5),
+            queues: 2, requests: 40, sectors: 64, volumeBlock: 4096, short: 100),
         Scenario(
             name: "discards", mix: .init(indirectWrite: 2, discard: 8), queues: 2, requests: 50,
             discardCapacity: 2, discardRules: DiscardRules(granularity: 8, alignment: 3)),
@@ -32,14 +32,13 @@ import XenWire
             name: "discards beside read-modify-write", mix: .init(discard: 6), queues: 2, requests: 50,
             volumeBlock: 4096, discardRules: DiscardRules(granularity: 8, alignment: 0)),
         Scenario(
-            name: "barriers", mix: .init(read: 5, write: 10, indirectWrite: 3, barrier: 3), queues: 3, requests: 40,
-            extentCapacity: 40),
+            name: "barriers", mix: .init(read: 5, write: 10, indirectWrite: 3, barrier: 3), queues: 3, requests: 40),
         Scenario(
             name: "barriers, little memory", mix: .init(read: 2, write: 3, indirectWrite: 10, barrier: 3), queues: 2,
             requests: 40, indirectSegments: 100, sectors: 900, bufferCeiling: 256 << 10, dataPages: 700),
         Scenario(
             name: "barriers, few claims", mix: .init(write: 10, flush: 1, barrier: 3, discard: 2), queues: 2,
-            requests: 40, short: 100, extentCapacity: 3),
+            requests: 40, short: 100),
         Scenario(
             name: "4,096-byte sectors", mix: .init(indirectRead: 3, indirectWrite: 3, flush: 1), volumeBlock: 4096,
             sectorSize: 4096),

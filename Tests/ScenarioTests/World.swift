@@ -41,7 +41,7 @@ final class World {
             frontend.toleratesErrors = scenario.failed > 0
             frontends.append(frontend)
             backends.append(
-                try Backend(scenario, frontend.ring, of: Self.guestID, disk, platform, simulation))
+                try Backend(scenario, frontend.ring, of: Self.guestID, disk, platform, simulation, index: queue))
         }
         self.frontends = frontends
         self.backends = backends

@@ -25,6 +25,7 @@
 #include "LinuxService.h"
 #include "LinuxUnixSocket.h"
 #include "LinuxFiles.h"
+#include "LinuxJournal.h"
 #include "LinuxMessages.h"
 #include "LinuxProcesses.h"
 

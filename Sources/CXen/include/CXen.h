@@ -28,8 +28,26 @@ XEN_INLINE uint64_t xen_load_relaxed64(const void *cell) { return __atomic_load_
 XEN_INLINE uint64_t xen_load_acquire64(const void *cell) { return __atomic_load_n((const uint64_t *)cell, __ATOMIC_ACQUIRE); }
 XEN_INLINE void xen_store_release64(void *cell, uint64_t value) { __atomic_store_n((uint64_t *)cell, value, __ATOMIC_RELEASE); }
 XEN_INLINE void xen_store_relaxed64(void *cell, uint64_t value) { __atomic_store_n((uint64_t *)cell, value, __ATOMIC_RELAXED); }
+XEN_INLINE void xen_store_relaxed8(void *cell, uint8_t value) { __atomic_store_n((uint8_t *)cell, value, __ATOMIC_RELAXED); }
 XEN_INLINE int xen_compare_exchange64(void *cell, uint64_t expected, uint64_t desired) {
     return __atomic_compare_exchange_n((uint64_t *)cell, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+/// Sets bits of a word if none of them is set; 0 if one is. `shared`: other threads do so, too.
+XEN_INLINE int xen_claim_bits(uint64_t *word, uint64_t bits, int shared) {
+    uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED);
+    do {
+        if (old & bits) return 0;
+        if (!shared) {
+            *word = old | bits;
+            return 1;
+        }
+    } while (!__atomic_compare_exchange_n(word, &old, old | bits, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    return 1;
+}
+/// Clears bits that xen_claim_bits has set.
+XEN_INLINE void xen_unclaim_bits(uint64_t *word, uint64_t bits, int shared) {
+    if (shared) __atomic_fetch_and(word, ~bits, __ATOMIC_SEQ_CST);
+    else *word &= ~bits;
 }
 XEN_INLINE uint32_t xen_fetch_add32(void *cell, uint32_t value) { return __atomic_fetch_add((uint32_t *)cell, value, __ATOMIC_SEQ_CST); }
 XEN_INLINE uint32_t xen_fetch_sub32(void *cell, uint32_t value) { return __atomic_fetch_sub((uint32_t *)cell, value, __ATOMIC_SEQ_CST); }

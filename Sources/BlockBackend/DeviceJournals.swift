@@ -1,0 +1,111 @@
+internal import Descriptors
+internal import SharedRing
+internal import XenWire
+internal import Xenbus
+
+/// The journals of one device's rings, a file for each.
+struct DeviceJournals {
+    private let identity: DeviceIdentity
+    private let records: any DeviceRecords
+
+    init(_ identity: DeviceIdentity, _ records: any DeviceRecords) {
+        self.identity = identity
+        self.records = records
+    }
+
+    /// What was found of an earlier process.
+    enum Found {
+        /// Journals of these very rings.
+        case same([Journal])
+        /// The guest has made itself other rings since, which nobody has served yet.
+        case otherRings
+    }
+
+    /// Why rings that were served before are not served on.
+    struct Refusal: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    /// New journals for rings from which nothing was taken, in the place of all older ones.
+    func make(_ connection: Connection, volume: String, vm: String?) throws(Fault) -> [Journal] {
+        try remove()
+        var journals: [Journal] = []
+        for queue in connection.rings.indices {
+            guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: true) else {
+                throw Fault("make the journal \(name(queue))", errno: 2)
+            }
+            journals.append(Journal(making: file, for: facts(connection, queue, volume: volume, vm: vm)))
+        }
+        return journals
+    }
+
+    /// Journals that an earlier process left.
+    func find(_ connection: Connection, volume: String, vm: String?) throws -> Found {
+        var journals: [Journal] = []
+        for queue in connection.rings.indices {
+            guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: false) else {
+                guard queue == 0 || journals.isEmpty else { return .otherRings }
+                throw Refusal(description: "there is no journal of what is in flight on queue \(queue)")
+            }
+            let journal = try Journal(reading: file)
+            if let difference = journal.identity.difference(from: place(vm)) { throw difference }
+            if journal.identity.difference(from: ring(connection, queue)) != nil { return .otherRings }
+            try checkVolume(journal, volume)
+            try checkFaults(journal, queue)
+            journals.append(journal)
+        }
+        return .same(journals)
+    }
+
+    /// What is in flight must not be done on another disk; with nothing in flight it may have been exchanged.
+    private func checkVolume(_ journal: Journal, _ volume: String) throws(JournalRefusal) {
+        let expected = JournalIdentity([.init("volume", volume)])
+        guard let difference = journal.identity.difference(from: expected), InFlightTable.hasOpen(journal) else {
+            return
+        }
+        throw difference
+    }
+
+    private func checkFaults(_ journal: Journal, _ queue: Int) throws(Refusal) {
+        guard journal.faults >= Self.tooManyFaults else { return }
+        throw Refusal(
+            description: "queue \(queue): \(journal.faults) processes in a row have ended for a fault of their own")
+    }
+
+    /// Each fault but the first two costs one request; this many without one are the ring's.
+    private static let tooManyFaults: UInt32 = 6
+
+    /// Whoever comes later finds none.
+    func remove() throws(Fault) {
+        for queue in 0..<ConnectionOffer.queueRange.upperBound { try records.setRecord(name(queue), nil) }
+    }
+
+    private func name(_ queue: Int) -> String { "\(identity.number).queue\(queue)" }
+
+    private func bytes(_ connection: Connection, _ queue: Int) -> Int {
+        let entries = Int(connection.abi.entries(pages: connection.rings[queue].references.count))
+        return (Journal.headerSize + InFlightTable.bytes(entries: entries) + 4095) / 4096 * 4096
+    }
+
+    // MARK: identity
+
+    private func facts(_ connection: Connection, _ queue: Int, volume: String, vm: String?) -> JournalIdentity {
+        JournalIdentity(
+            place(vm).facts + ring(connection, queue).facts + [.init("volume", volume), .init("queue", queue)])
+    }
+
+    /// The guest and its device. Numbers of domains are used again; what is behind `vm` is not.
+    private func place(_ vm: String?) -> JournalIdentity {
+        JournalIdentity([
+            .init("boot", records.boot), .init("device", identity), .init("domain", vm ?? "unknown"),
+        ])
+    }
+
+    private func ring(_ connection: Connection, _ queue: Int) -> JournalIdentity {
+        let ring = connection.rings[queue]
+        return JournalIdentity([
+            .init("queues", connection.rings.count), .init("protocol", "\(connection.abi)"),
+            .init("port", ring.port), .init("ring", ring.references.map { "\($0)" }.joined(separator: " ")),
+        ])
+    }
+}
