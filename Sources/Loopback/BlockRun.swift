@@ -49,6 +49,8 @@ public struct RunReport: Sendable {
     public var queues = 0
     public var ringPages: UInt32 = 0
     public var disk: FrontendDisk?
+    /// How often the daemon was killed, and what came of it.
+    public var kills: KillSeries?
     /// Ended early by a signal.
     public var wasInterrupted = false
 
@@ -108,6 +110,7 @@ public final class BlockRun {
     private var wasInterrupted: Bool { interruption != nil }
     /// When the watch ended the job.
     private var interruption: UInt64?
+    private var kills: KillSeries?
 
     /// What is in flight when a job is ended early is awaited so long.
     private static let patience: UInt64 = 10_000_000_000
@@ -220,17 +223,19 @@ public final class BlockRun {
         _ plan: JobPlan, _ frontend: BlockFrontend, _ world: LoopbackWorld, _ report: inout RunReport
     ) throws(LoopbackError) {
         let lanes = frontend.queues.enumerated().map { Lane(plan, $0.offset, $0.element, setting) }
-        let before = world.daemon?.processorNanoseconds ?? 0
+        let before = world.daemonNanoseconds
+        kills = options.killNanoseconds.map { KillSeries(every: $0) }
         let usage = ProcessUsage.now
         let start = linux_monotonic_nanoseconds()
         try run(lanes, .load, world, since: start)
         report.runtimeNanoseconds = linux_monotonic_nanoseconds() - start
         report.usage = ProcessUsage.now - usage
-        report.backendNanoseconds = UInt64(clamping: (world.daemon?.processorNanoseconds ?? 0) - before)
+        report.backendNanoseconds = UInt64(clamping: world.daemonNanoseconds - before)
         for lane in lanes { lane.add(to: &report) }
         if plan.isVerifying, options.pattern.writes, !wasInterrupted {
             try run(lanes, .readBack, world, since: start)
         }
+        report.kills = kills
         report.verifiedSectors = lanes.reduce(0) { $0 + $1.verifiedSectors }
     }
 
@@ -240,6 +245,9 @@ public final class BlockRun {
         try host { () throws(Fault) in for lane in lanes { try lane.start(phase, control) } }
         while lanes.contains(where: { !$0.isDone }) {
             usleep(10_000)
+            try kills?.go(world) {
+                lanes.contains { !$0.isDone } ? lanes.reduce(0) { $0 &+ $1.progress.count } : nil
+            }
             if world.daemon?.ended != nil || isPatienceOver {
                 control.abandon()
                 for lane in lanes { lane.wake() }

@@ -14,20 +14,21 @@ extension RunReport {
 
     private func json(group: UInt64) -> JSON {
         let seconds = Double(runtimeNanoseconds) / 1e9
-        return .object([
-            .init("jobname", .string(options.name)), .init("groupid", .number(group)),
-            .init("error", .number(errors > 0 ? 5 : 0)), .init("eta", .number(0)),
-            .init("elapsed", .number(runtimeNanoseconds / 1_000_000_000)), .init("job options", optionsJSON),
-            .init("read", json(read)), .init("write", json(write)), .init("trim", json(DirectionReport())),
-            .init("job_runtime", .number(runtimeNanoseconds / 1_000_000)),
-            .init("usr_cpu", .decimal(percent(usage.userNanoseconds, seconds))),
-            .init("sys_cpu", .decimal(percent(usage.systemNanoseconds, seconds))),
-            .init("ctx", .number(usage.contextSwitches)), .init("majf", .number(usage.majorFaults)),
-            .init("minf", .number(usage.minorFaults)), .init("latency_depth", .number(UInt64(options.depth))),
-            .init("latency_target", .number(0)), .init("latency_percentile", .decimal(100)),
-            .init("latency_window", .number(0)), .init("frontend", frontendJSON), .init("backend", backendJSON),
-            .init("loopback", loopbackJSON),
-        ])
+        return .object(
+            [
+                .init("jobname", .string(options.name)), .init("groupid", .number(group)),
+                .init("error", .number(errors > 0 ? 5 : 0)), .init("eta", .number(0)),
+                .init("elapsed", .number(runtimeNanoseconds / 1_000_000_000)), .init("job options", optionsJSON),
+                .init("read", json(read)), .init("write", json(write)), .init("trim", json(DirectionReport())),
+                .init("job_runtime", .number(runtimeNanoseconds / 1_000_000)),
+                .init("usr_cpu", .decimal(percent(usage.userNanoseconds, seconds))),
+                .init("sys_cpu", .decimal(percent(usage.systemNanoseconds, seconds))),
+                .init("ctx", .number(usage.contextSwitches)), .init("majf", .number(usage.majorFaults)),
+                .init("minf", .number(usage.minorFaults)), .init("latency_depth", .number(UInt64(options.depth))),
+                .init("latency_target", .number(0)), .init("latency_percentile", .decimal(100)),
+                .init("latency_window", .number(0)), .init("frontend", frontendJSON), .init("backend", backendJSON),
+                .init("loopback", loopbackJSON),
+            ] + (kills.map { [.init("kills", $0.json)] } ?? []))
     }
 
     private func percent(_ nanoseconds: UInt64, _ seconds: Double) -> Double {

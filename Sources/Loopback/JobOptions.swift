@@ -51,6 +51,8 @@ public struct JobOptions: Sendable, Equatable {
     public var abi = BlockABI.native
     /// Pages are granted for every request; otherwise once.
     public var grantsPerRequest = true
+    /// The daemon is killed so long after its first response, and started again.
+    public var killNanoseconds: UInt64?
 
     public init() {}
 
@@ -142,8 +144,11 @@ public struct JobOptions: Sendable, Equatable {
             guard ["request", "slot"].contains(text) else { throw Rule(text: "must be request or slot") }
             options.grantsPerRequest = text == "request"
         },
-        Setting("kill-every") { _, _ throws(Rule) in
-            throw Rule(text: "needs a daemon that takes over after a crash, which this version is not")
+        Setting("kill-every") { options, text throws(Rule) in
+            guard let milliseconds = UInt64(text), 1...3_600_000 ~= milliseconds else {
+                throw Rule(text: "must be milliseconds, from 1 to 3600000")
+            }
+            options.killNanoseconds = milliseconds * 1_000_000
         },
     ]
 

@@ -15,6 +15,9 @@ public final class LoopbackWorld {
     /// The daemon, once it was started.
     public private(set) var daemon: ChildProcess?
     private var daemonPath = ""
+    private var startAgain: (() throws(Fault) -> ChildProcess)?
+    /// Processor time of daemons that were killed.
+    private var spentNanoseconds = 0
 
     /// - Parameters:
     ///   - temporary: the directory in which the world's own is made.
@@ -53,11 +56,30 @@ public final class LoopbackWorld {
         _ path: String, for domain: DomainID, _ options: [String], processor: Int32?
     ) throws(LoopbackError) {
         daemonPath = path
-        daemon = try host { () throws(Fault) in
+        startAgain = { [directory] () throws(Fault) in
             try ChildProcess(
                 path, ["--domid", "\(domain)", "--xen", "loopback:\(directory)"] + options, processor: processor)
         }
+        try startDaemonAgain()
     }
+
+    /// Another process of the same daemon, after the last has ended.
+    public func startDaemonAgain() throws(LoopbackError) {
+        guard let startAgain else { return }
+        daemon = try host(startAgain)
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    public func killDaemon() throws(LoopbackError) {
+        guard let daemon else { return }
+        guard daemon.ended == nil else { throw explained(.notOffered("the daemon has ended")) }
+        spentNanoseconds += daemon.processorNanoseconds ?? 0
+        daemon.kill()
+        _ = daemon.wait()
+    }
+
+    /// Processor time of all daemons so far.
+    public var daemonNanoseconds: Int { spentNanoseconds + (daemon?.processorNanoseconds ?? 0) }
 
     /// A daemon that has ended is the reason for whatever else failed.
     func explained(_ error: LoopbackError) -> LoopbackError {

@@ -20,6 +20,7 @@ extension RunReport {
         if let verify = options.verify {
             lines.append("  verify       : \(verify.rawValue), \(verifiedSectors) sectors compared, all as written")
         }
+        if let kills { lines.append("  kills        : \(kills.text)") }
         return lines.map { $0 + "\n" }.joined()
     }
 

@@ -114,7 +114,9 @@ struct LoadOptions: ParsableArguments {
     var abi: String?
     @Option(help: ArgumentHelp("Pages are granted for each request, or once for each slot.", valueName: "request|slot"))
     var grants: String?
-    @Option(help: ArgumentHelp("Kills the daemon now and then; not in this version.", valueName: "MS"))
+    @Option(
+        help: ArgumentHelp(
+            "Kills the daemon so long after its first response and starts it again, over and over.", valueName: "MS"))
     var killEvery: String?
 
     private var given: [(String, String)] {

@@ -101,8 +101,8 @@ import Testing
     @Test(arguments: [
         (["--volume", "null", "--bs", "4q"], "--bs 4q: must be a size like 4096, 4k, 64m or 1g"),
         (
-            ["--volume", "null", "--kill-every", "100"],
-            "--kill-every 100: needs a daemon that takes over after a crash"
+            ["--volume", "null", "--kill-every", "0"],
+            "--kill-every 0: must be milliseconds, from 1 to 3600000"
         ),
         (["--rw", "read"], "--volume: is required"),
         (["--volume", "null", "--cpus", "0"], "--cpus 0: must be two processors"),

@@ -68,8 +68,8 @@ import XenWire
     ("[a]\nfilename=x\ndirect", 3, "direct: must be key=value"),
     ("[a]\nfilename=x\ndirect=yes", 3, "direct=yes: must be 0 or 1"),
     (
-        "[a]\nfilename=x\nkill_every=5", 3,
-        "kill_every=5: needs a daemon that takes over after a crash, which this version is not"
+        "[a]\nfilename=x\nkill_every=often", 3,
+        "kill_every=often: must be milliseconds, from 1 to 3600000"
     ),
     ("[a\nfilename=x", 1, "a section must be written [name]"),
     ("[]", 1, "a section must be written [name]"),
