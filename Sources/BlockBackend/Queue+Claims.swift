@@ -24,6 +24,7 @@ extension QueueCore {
     @inline(__always) private mutating func claim(_ index: UInt16, _ extent: ClaimedExtent) -> Bool {
         guard claims.take(extent, by: claimant) else { return false }
         unsafe claimed.element(Int(index)).pointee = extent
+        claimsHeld &+= 1
         inFlight.markIssued(index)
         return true
     }
@@ -42,15 +43,19 @@ extension QueueCore {
 
     /// P5: entries whose answers are visible are free, and so are their sectors.
     @inline(__always) mutating func releaseAnswered() {
+        // Without writes, of this process or the last, there is nothing else to look at.
+        let mayHold = claimsHeld > 0 || backlog.stage != .over
         while let index = inFlight.releaseAnswered() {
-            if inFlight.isIssued(index) { releaseClaim(index) }
+            if mayHold { releaseClaim(index) }
         }
     }
 
     private mutating func releaseClaim(_ index: UInt16) {
         let extent = unsafe claimed.element(Int(index))
+        if inFlight.isIssued(index) { inFlight.markIssued(index, false) }
         guard unsafe extent.pointee.count > 0 else { return }
         unsafe claims.release(extent.pointee)
         unsafe extent.pointee.count = 0
+        claimsHeld &-= 1
     }
 }

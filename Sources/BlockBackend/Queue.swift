@@ -198,6 +198,7 @@ struct QueueCore: ~Copyable {
     let claims: WriteClaims
     let claimant: Int
     let claimed: FixedTable<ClaimedExtent>
+    var claimsHeld = 0
 
     // What an earlier process left unanswered.
     let journal: Journal?

@@ -21,7 +21,9 @@ internal import Synchronization
     private let first = Atomic<UInt32>(0)
     /// Claimants that wait, as bits.
     private let waiting = Atomic<UInt32>(0)
-    private let wakeups: Mutex<[Int32]>
+    /// An eventfd for each claimant, or -1.
+    nonisolated(unsafe) private let wakeups: UnsafeMutablePointer<UInt32>
+    private let queues: Int
 
     private static let wordBits = 13
     static let wordCount = 1 << wordBits
@@ -37,14 +39,20 @@ internal import Synchronization
         isShared = queues > 1 ? 1 : 0
         unsafe words = .allocate(capacity: Self.wordCount)
         unsafe words.initialize(repeating: 0, count: Self.wordCount)
-        wakeups = Mutex(Array(repeating: -1, count: queues))
+        self.queues = min(max(queues, 1), 32)
+        unsafe wakeups = .allocate(capacity: self.queues)
+        unsafe wakeups.initialize(repeating: .max, count: self.queues)
     }
 
-    deinit { unsafe words.deallocate() }
+    deinit {
+        unsafe words.deallocate()
+        unsafe wakeups.deallocate()
+    }
 
     /// The eventfd by which a claimant that waits is woken; it outlives the claims.
     func attach(_ claimant: Int, wakeup: Int32) {
-        wakeups.withLock { if claimant < $0.count { $0[claimant] = wakeup } }
+        guard claimant < queues else { return }
+        unsafe xen_store_release(wakeups + claimant, UInt32(bitPattern: wakeup))
     }
 
     /// Claims sectors; false if one of them is taken, and then the claimant is woken when it is worth to try again.
@@ -85,14 +93,14 @@ internal import Synchronization
     }
 
     /// Wakes all claimants, whatever they wait for.
-    func wakeAll() { wakeups.withLock { $0.forEach { linux_eventfd_signal($0) } } }
+    func wakeAll() { wake(.max) }
 
-    @inline(never) private func wake() {
-        let claimants = waiting.exchange(0, ordering: .sequentiallyConsistent)
-        wakeups.withLock { wakeups in
-            for (claimant, wakeup) in wakeups.enumerated() where claimants & 1 << UInt32(claimant) != 0 {
-                linux_eventfd_signal(wakeup)
-            }
+    @inline(never) private func wake() { wake(waiting.exchange(0, ordering: .sequentiallyConsistent)) }
+
+    private func wake(_ claimants: UInt32) {
+        for claimant in 0..<queues where claimants & 1 << UInt32(claimant) != 0 {
+            // One of `queues` words.
+            linux_eventfd_signal(Int32(bitPattern: unsafe xen_load_acquire(wakeups + claimant)))
         }
     }
 

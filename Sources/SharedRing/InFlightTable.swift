@@ -101,9 +101,7 @@ internal import Glibc
 
     /// F1: a free entry, into which the caller copies the request; nil when as many are open as the ring has slots.
     @inlinable @inline(__always) public mutating func allocate() -> UInt16? {
-        guard let index = free.pop() else { return nil }
-        unsafe (entry(index) + 8).storeBytes(of: 0, as: UInt64.self)
-        return index
+        free.pop()
     }
 
     /// F2: the request is ours from here on.
@@ -115,9 +113,9 @@ internal import Glibc
     /// F3: what was taken so far. A hint that F2 implies, so once per chunk is enough.
     @inlinable @inline(__always) public func noteConsumed() { unsafe xen_store_release64(base + 24, nextSequence) }
 
-    /// D1: the request is about to change the volume, and has claimed its sectors.
-    @inlinable @inline(__always) public mutating func markIssued(_ index: UInt16) {
-        unsafe xen_store_relaxed8(entry(index) + 14, 1)
+    /// D1: the request is about to change the volume, and has claimed its sectors. A free entry never has the mark.
+    @inlinable @inline(__always) public mutating func markIssued(_ index: UInt16, _ isIssued: Bool = true) {
+        unsafe xen_store_relaxed8(entry(index) + 14, isIssued ? 1 : 0)
     }
 
     /// The request may have changed the volume, in this process or an earlier one.

@@ -108,9 +108,10 @@ internal import CXen
             let isOpen = isOpen(entry, published)
             let state: InFlightTable.State = isOpen ? .inFlight : .free
             let tag = isOpen ? entry.sequence << 2 | state.rawValue : state.rawValue
-            // One of the table's entries.
-            unsafe xen_store_release64(
-                base + InFlightTable.headerSize + Int(entry.index) * InFlightTable.entrySize, tag)
+            // One of the table's entries. A kill may have come between its release and that of its mark.
+            let place = unsafe base + InFlightTable.headerSize + Int(entry.index) * InFlightTable.entrySize
+            if !isOpen { unsafe xen_store_release64(place + 8, 0) }
+            unsafe xen_store_release64(place, tag)
         }
     }
 }
