@@ -2,11 +2,11 @@
  *
  * The journal is one record: copies of a chunk of requests, up to PACKETS packets, and the word (base, n). A turn takes
  * requests T1, stores them T2 and the word T3, sends T4, writes the responses of the first m requests T5, m at a packet's
- * end, and publishes rsp_prod = base+m T6. What was not sent is taken again next turn. Indices have 3 bits and wrap.
+ * end, publishes rsp_prod = base+m T6 and notifies T7. Indices have 3 bits and wrap.
  *
- * Where a turn takes requests from: the record, as long as rsp_prod lies in [base, base+n), else the ring. A record is
- * therefore used up before it is overwritten. With -DDROP_REST instead: the record only if rsp_prod == base, else the
- * ring, and the first turn after a kill answers everything that the record holds, sent or not.
+ * A turn takes requests from the record as long as rsp_prod lies in [base, base+n), else from the ring; so a record is
+ * used up before it is overwritten. What a turn left may be read from the ring again in the same life only: after a kill
+ * a turn may send less than the killed one, whose responses lie on the ring already (mutant REST_FROM_RING).
  *
  * Claims: every request is answered once and in order, none is read from a slot that a response has overwritten,
  * packets are taken and published whole, nobody waits for ever. Packets may be sent twice after a kill.
@@ -36,10 +36,10 @@ byte jser[N], jid[N];
 
 /* process memory: lost */
 byte pc, cons=START, count, m, j;
-byte kills;
-#ifdef DROP_REST
-bit first;              /* the first turn after a kill */
+#ifdef OVERWRITE
+bit restarted;
 #endif
+byte kills;
 
 /* ghosts */
 byte out[N], nser, rcons=START, answered;
@@ -80,8 +80,10 @@ active proctype frontend() { byte x;
 #define FROM_RECORD (0)
 #elif defined(REUSE_STALE)
 #define FROM_RECORD (n>0)
-#elif defined(DROP_REST) || defined(REST_FROM_RING)
+#elif defined(REST_FROM_RING)
 #define FROM_RECORD (n>0 && base==cons)
+#elif defined(OVERWRITE)
+#define FROM_RECORD (restarted && W(cons-base)<n)
 #elif defined(NO_WRAP)
 #define FROM_RECORD (cons>=base && cons<base+n)
 #else
@@ -103,11 +105,6 @@ inline take() {
 #else
 #define MORE_TO_TAKE (W(cons+count)!=req_prod && j<PACKETS)
 #endif
-#ifdef DROP_REST
-#define MAY_STOP (!first)
-#else
-#define MAY_STOP (1)
-#endif
 active proctype backend() { byte x;
 end: do
     :: atomic { pc==0 && FROM_RECORD -> pc=3 }
@@ -124,8 +121,8 @@ end: do
     :: atomic { pc==1 && MORE_TO_TAKE -> take() }
     :: atomic { pc==1 && !MORE_TO_TAKE ->                                       /* T3: one store */
         base=cons; n=count; count=0; j=0;
-#ifdef DROP_REST
-        first=0;
+#ifdef OVERWRITE
+        restarted=0;
 #endif
         pc=3 }
     :: atomic { pc==3 ->                                                        /* T4: sends some packets, or none */
@@ -136,7 +133,7 @@ end: do
 #endif
         x=count;
         do
-        :: x<n && MAY_STOP && (x==count || WHOLE(x-1)) -> break
+        :: x<n && (x==count || WHOLE(x-1)) -> break
         :: x<n -> x++
         :: x==n -> break
         od;
@@ -152,14 +149,11 @@ end: do
     :: atomic { pc==5 && j==m ->                                                /* T6: the answers are given */
         rsp_prod=W(cons+m); pc=6 }
     :: atomic { pc==6 -> event=1; cons=W(cons+m);
-#ifdef DROP_REST
-        first=0;
-#endif
         m=0; j=0; count=0; pc=0 }
     :: atomic { pc==100 ->
         cons=rsp_prod;
-#ifdef DROP_REST
-        first=1;
+#ifdef OVERWRITE
+        restarted=1;
 #endif
 #ifndef NO_NOTIFY
         event=1;
