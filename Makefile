@@ -12,7 +12,7 @@ prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig demo check release e2e gates rig rig-smoke rig-bench bench bench-net test fuzz install install-files install-disks uninstall
+.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test model fuzz install install-files install-disks uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test     everything that must hold: format, both builds, tests, e2e, gates, rig-smoke'
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
+	@echo 'make model    the restart algorithm, model-checked in about three minutes: see Tests/Models'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make e2e      the real daemon under verified I/O, the hotplug script: see scripts/e2e, Tests/Hotplug'
@@ -42,6 +43,9 @@ setup-test:
 
 setup-rig:
 	@scripts/setup rig
+
+setup-model:
+	@scripts/setup model
 
 check:
 	$(SWIFT) format lint --strict --recursive $(SOURCES)
@@ -85,6 +89,9 @@ test: setup-test check
 	$(SWIFT) test
 	$(MAKE) e2e gates
 	$(MAKE) rig-smoke
+
+model: setup-model
+	Tests/Models/run
 
 # A crash leaves its input behind as crash-*.
 fuzz: setup
