@@ -132,7 +132,11 @@ let package = Package(
             of: "BlockBackend",
             ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire", "Xenbus", "Xenstore"]),
         tests(of: "Telemetry", ["Telemetry", .product(name: "Logging", package: "swift-log")]),
-        tests(of: "Host", ["BlockBackend", "CLinux", "Descriptors", "Uring", "XenWire"]),
+        // A process with writes under way that HostTests kill.
+        .executableTarget(
+            name: "fence-peer", dependencies: ["BlockBackend", "Uring", "XenWire"], path: "Tests/FencePeer",
+            swiftSettings: strict),
+        tests(of: "Host", ["BlockBackend", "CLinux", "Descriptors", "Uring", "XenWire", "fence-peer"]),
         // A backend process that LoopbackTests kill.
         .executableTarget(
             name: "loopback-peer", dependencies: ["CXen", "Loopback", "SharedRing", "XenWire"],
