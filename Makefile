@@ -54,6 +54,7 @@ check:
 release: setup
 	$(SWIFT) build $(RELEASE_FLAGS) --product xen-blkbackd
 	$(SWIFT) build $(RELEASE_FLAGS) --product xen-netbackd
+	$(SWIFT) build $(RELEASE_FLAGS) --product xen-backctl
 	$(SWIFT) build $(RELEASE_FLAGS) --product xen-loopback
 
 gates: setup-test release
@@ -103,7 +104,7 @@ fuzz: setup
 libexecdir := $(prefix)/libexec/xen-blkbackd
 docdir := $(prefix)/share/doc/xen-blkbackd
 PLACED := sed -e 's|/usr/sbin/|$(prefix)/sbin/|' -e 's|/usr/libexec/|$(prefix)/libexec/|' -e 's|/usr/share/|$(prefix)/share/|'
-INSTALLED := $(prefix)/sbin/xen-blkbackd $(prefix)/sbin/xen-netbackd $(prefix)/lib/udev/rules.d/90-xen-netbackd.rules \
+INSTALLED := $(prefix)/sbin/xen-blkbackd $(prefix)/sbin/xen-netbackd $(prefix)/sbin/xen-backctl $(prefix)/lib/udev/rules.d/90-xen-netbackd.rules \
 	$(prefix)/lib/systemd/system/xen-netbackd@.service $(sysconfdir)/modprobe.d/xen-netbackd.conf \
 	$(sysconfdir)/xen/scripts/vif-xen-netbackd $(docdir)/network-attachment.md \
 	$(libexecdir)/domain-of $(libexecdir)/start $(libexecdir)/rescan \
@@ -132,6 +133,7 @@ install: install-disks
 install-disks: release install-files
 	install -d '$(DESTDIR)$(prefix)/sbin'
 	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-blkbackd" '$(DESTDIR)$(prefix)/sbin/'
+	install -m 755 -s "$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/xen-backctl" '$(DESTDIR)$(prefix)/sbin/'
 
 install-files:
 	$(foreach file,udev/domain-of init/start init/rescan,$(call place,$(file),$(libexecdir),755))

@@ -41,6 +41,7 @@ let package = Package(
         .executable(name: "xen-blkbackd", targets: ["xen-blkbackd"]),
         .executable(name: "xen-netbackd", targets: ["xen-netbackd"]),
         .executable(name: "xen-loopback", targets: ["xen-loopback"]),
+        .executable(name: "xen-backctl", targets: ["xen-backctl"]),
         // The Benchmarks package measures these modules directly.
         .library(
             name: "XenBackends", targets: ["XenWire", "SharedRing", "Telemetry", "Uring", "BlockBackend", "Loopback"]),
@@ -112,6 +113,10 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         .executableTarget(
+            name: "xen-backctl",
+            dependencies: ["Service", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: strict),
+        .executableTarget(
             name: "xen-loopback",
             dependencies: [
                 "BlockBackend", "Loopback", "Service", "Telemetry", "Uring", "Xenbus", "Xenstore",
@@ -123,7 +128,10 @@ let package = Package(
             ["Loopback", "XenWire", "Xenbus", "Xenstore", .product(name: "Logging", package: "swift-log")]),
         tests(
             of: "Daemon",
-            ["CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-blkbackd", "xen-netbackd"]),
+            [
+                "CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-backctl", "xen-blkbackd",
+                "xen-netbackd",
+            ]),
         tests(of: "LiveXen", ["CXen", "Descriptors", "LiveXen", "Loopback", "SharedRing", "XenWire", "Xenstore"]),
         tests(of: "Service", ["Descriptors", "Service"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),

@@ -62,6 +62,8 @@ public final class Daemon {
     private var nextTick: UInt64 = 0
     private var lastStatus = ""
     private let start: UInt64
+    /// Our own number: the file outlives us if we are killed.
+    private let process = ServiceManager.process
 
     /// Nanoseconds between two looks at what nobody announces: a volume's size, a lost xenstore.
     private static let tick: UInt64 = 1_000_000_000
@@ -190,7 +192,7 @@ public final class Daemon {
             if let status = kind.status(served.device) { members.append(.init(kind.statusName, status)) }
             return JSON.object(members)
         }
-        let text = JSON.object([.init("devices", .array(devices))]).text + "\n"
+        let text = JSON.object([.init("process", .number(process)), .init("devices", .array(devices))]).text + "\n"
         guard text != lastStatus else { return }
         lastStatus = text
         do throws(Fault) {

@@ -32,6 +32,9 @@ public struct DaemonOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Where locks, status and records are kept.", valueName: "DIR"))
     public var stateDir: String?
 
+    @Flag(help: "Say whether this version can serve on what another process has in flight, and end.")
+    public var checkJournals = false
+
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     public var logLevel: Logger.Level = .info
 

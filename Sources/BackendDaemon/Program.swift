@@ -16,8 +16,13 @@ extension DaemonCommand {
         LoggingSystem.bootstrap { [level = common.logLevel] label in
             StandardErrorLogHandler(label: label, level: level, hasPriority: environment.isUnderJournal)
         }
+        let kind = try kind()
+        if common.checkJournals {
+            return try JournalCheck(in: common.stateDirectory(of: kind.name), name: "\(kind.prefix)-\(common.domid)")
+                .run()
+        }
         // EX_TEMPFAIL of sysexits.h.
-        if case .again = try Daemon(try kind(), common, environment).run() { throw ExitCode(75) }
+        if case .again = try Daemon(kind, common, environment).run() { throw ExitCode(75) }
     }
 
     /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.

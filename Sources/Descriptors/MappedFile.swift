@@ -19,17 +19,20 @@ internal import Glibc
     }
 
     /// Maps a file that exists; nil if there is none. One of another size is refused with EINVAL.
-    public convenience init?(opening path: String, bytes: Int) throws(Fault) {
+    ///
+    /// - Parameter bytes: its size; nil: whatever it has.
+    public convenience init?(opening path: String, bytes: Int?) throws(Fault) {
         let result = unsafe linux_open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0)
         guard result != -ENOENT else { return nil }
         let descriptor = try OwnedDescriptor(result, "open \(path)")
         var status = stat()
         // `status` lives for the call.
         guard unsafe fstat(descriptor.number, &status) == 0 else { throw Fault("examine \(path)", errno: errno) }
-        guard status.st_mode & S_IFMT == S_IFREG, status.st_size == bytes else {
-            throw Fault("\(path) is no file of \(bytes) bytes", errno: EINVAL)
+        let size = Int(status.st_size)
+        guard status.st_mode & S_IFMT == S_IFREG, size > 0, size == bytes ?? size else {
+            throw Fault("\(path) is no file of \(bytes ?? 1) bytes", errno: EINVAL)
         }
-        try self.init(descriptor, path, bytes)
+        try self.init(descriptor, path, size)
     }
 
     private init(_ descriptor: borrowing OwnedDescriptor, _ path: String, _ bytes: Int) throws(Fault) {

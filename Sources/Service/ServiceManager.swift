@@ -1,8 +1,12 @@
 internal import CLinux
+internal import Glibc
 
 /// The service manager that started us, if one did: sd_notify(3) without its library.
 public struct ServiceManager: Sendable {
     private let socket: String?
+
+    /// This process's number.
+    public static var process: UInt64 { UInt64(getpid()) }
 
     /// - Parameter socket: what the environment variable NOTIFY_SOCKET says.
     public init(socket: String?) {

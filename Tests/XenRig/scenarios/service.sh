@@ -320,3 +320,49 @@ service-volume-gone() { # scenario: a volume is taken away under a guest; its ot
     destroy loses
     dmsetup remove gone
 }
+
+# What the guest's driver would change if it connected anew.
+ring_of() { xenstore-ls "/local/domain/$(domid "$1")/device/vbd" | grep -E 'ring-ref|event-channel|state'; }
+
+# serves_again GUEST OLD_PROCESS: waits until another process has everything connected.
+serves_again() {
+    local process status
+    process=$(main_process "$1")
+    status=/run/xen-blkbackd/vbd-$(domid "$1").status
+    [ "$process" != 0 ] && [ "$process" != "$2" ] && grep -q "^{\"process\":$process," "$status" &&
+        [ "$(grep -o '"Connected"' "$status" | wc -l)" = 2 ]
+}
+
+service-kill-rounds() { # scenario: the daemon is killed a hundred times while the guest writes and reads back with checksums
+    local before process round
+    service_guest killed
+    before=$(ring_of killed)
+    in_guest killed load xvdb
+    for round in $(seq 100); do
+        process=$(main_process killed)
+        kill -KILL "$process"
+        until_true 60 serves_again killed "$process"
+        # At another moment of the load each time.
+        sleep "0.$((round * 37 % 100))"
+    done
+    in_guest killed check-load
+    [ "$(ring_of killed)" = "$before" ] || fail "the guest has connected anew"
+    destroy killed
+}
+
+service-upgrade() { # scenario: the program is replaced ten times while the guest writes, by xen-backctl upgrade
+    local before process
+    service_guest upgraded
+    before=$(ring_of upgraded)
+    in_guest upgraded load xvdb
+    for _ in $(seq 10); do
+        process=$(main_process upgraded)
+        cp /usr/sbin/xen-blkbackd /usr/sbin/xen-blkbackd.new
+        mv /usr/sbin/xen-blkbackd.new /usr/sbin/xen-blkbackd
+        xen-backctl upgrade --domid "$(domid upgraded)" --daemon xen-blkbackd || fail "xen-backctl upgrade gave $?"
+        serves_again upgraded "$process" || fail "the same process serves, or not all disks"
+    done
+    in_guest upgraded check-load
+    [ "$(ring_of upgraded)" = "$before" ] || fail "the guest has connected anew"
+    destroy upgraded
+}
