@@ -1,3 +1,4 @@
+import ScenarioWorld
 import Loopback
 import SharedRing
 import XenWire

@@ -1,4 +1,5 @@
 import Descriptors
+import ScenarioWorld
 import Loopback
 import SharedRing
 import XenWire

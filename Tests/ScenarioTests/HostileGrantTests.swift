@@ -1,4 +1,5 @@
 import BlockBackend
+import ScenarioWorld
 import Loopback
 import SharedRing
 import Testing

@@ -1,5 +1,6 @@
 import BlockBackend
 import CXen
+import ScenarioWorld
 import Loopback
 import SharedRing
 import Testing

@@ -1,3 +1,4 @@
+import ScenarioWorld
 import Loopback
 import Testing
 import XenWire

@@ -1,5 +1,6 @@
 import BlockBackend
 import Descriptors
+import ScenarioWorld
 import Loopback
 import SharedRing
 import XenWire

@@ -1,0 +1,82 @@
+import CStoreTrap
+import Descriptors
+import Glibc
+import SharedRing
+
+/// How a process is killed: after so many events, which are calls through the seams and, if they are watched, single stores
+/// into the ring and the journal.
+///
+/// The process' code runs on to the end of its step, because nothing can end it. But from the kill on its calls have no
+/// effect, and what it stored is taken back.
+@safe final class KillSwitch {
+    private let trap: UnsafeMutablePointer<store_trap>
+    private var isInside = false
+
+    init() {
+        unsafe trap = .allocate(capacity: 1)
+        unsafe trap.initialize(to: store_trap())
+    }
+
+    deinit { unsafe trap.deallocate() }
+
+    var isHit: Bool { unsafe trap.pointee.is_hit != 0 }
+    var isArmed: Bool { unsafe trap.pointee.left > 0 }
+
+    func arm(after events: Int, watchingStores: Bool) {
+        unsafe trap.pointee.left = events
+        unsafe trap.pointee.watches_stores = watchingStores ? 1 : 0
+    }
+
+    func disarm() { unsafe trap.pointee.left = 0 }
+
+    /// Runs a piece of the process' code that stores into this memory; takes back what came after the kill.
+    func run<Result>(_ memory: Persistent, _ body: () -> Result) -> Result {
+        guard isArmed else { return body() }
+        unsafe memory.watch(by: trap)
+        unsafe store_trap_enter(trap)
+        let result = body()
+        unsafe store_trap_leave(trap)
+        if isHit { memory.restore() }
+        return result
+    }
+
+    /// So many calls are about to be made, one after the other: how many of them are before the kill.
+    func pass(_ calls: Int = 1) -> Int {
+        unsafe isArmed || isHit ? store_trap_pass(trap, calls) : calls
+    }
+
+    /// One queue's memory that outlives the process: the journal, and the ring, which the process maps somewhere.
+    @safe final class Persistent {
+        let journal: MappedFile
+        private let ring: UnsafeMutableRawBufferPointer
+        private var mapped: UnsafeMutableRawPointer?
+        private let shadow: UnsafeMutableRawPointer
+
+        init(journal: MappedFile, ring: UnsafeMutableRawBufferPointer) {
+            self.journal = journal
+            unsafe self.ring = ring
+            unsafe shadow = .allocate(byteCount: journal.count + ring.count, alignment: 64)
+        }
+
+        deinit { unsafe shadow.deallocate() }
+
+        fileprivate func watch(by trap: UnsafeMutablePointer<store_trap>) {
+            // A kill before the ring is mapped finds it as it is.
+            if let base = unsafe ring.baseAddress { unsafe memcpy(shadow + journal.count, base, ring.count) }
+            unsafe store_trap_add(trap, 0, journal.base, journal.count, shadow)
+            unsafe store_trap_add(trap, 1, mapped, ring.count, shadow + journal.count)
+        }
+
+        /// The process mapped the ring here, or, nil, will do so.
+        func mapped(at base: UnsafeMutableRawPointer?, _ killSwitch: KillSwitch) {
+            unsafe mapped = unsafe base
+            guard unsafe base != nil, killSwitch.isArmed else { return }
+            unsafe store_trap_add(killSwitch.trap, 1, base, ring.count, shadow + journal.count)
+        }
+
+        fileprivate func restore() {
+            unsafe memcpy(journal.base, shadow, journal.count)
+            if let base = unsafe ring.baseAddress { unsafe memcpy(base, shadow + journal.count, ring.count) }
+        }
+    }
+}
