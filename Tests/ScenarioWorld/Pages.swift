@@ -14,15 +14,19 @@ package final class Pages {
     private let firstFrame: UInt32
     private let firstReference: UInt32
     private var free: [Int]
+    /// Granted once, for both directions, and never revoked: persistent grants.
+    private let keepsGrants: Bool
 
     private static let poisonByte: UInt8 = 0xde
 
-    package init(_ domain: GuestDomain, count: Int, backend: DomainID = DomainID(0)) throws(Fault) {
+    package init(_ domain: GuestDomain, count: Int, backend: DomainID = DomainID(0), keepingGrants: Bool = false) throws(Fault) {
         self.domain = domain
         self.backend = backend
         firstFrame = try domain.allocateFrames(UInt32(count))
         firstReference = try domain.allocateReferences(UInt32(count))
         free = Array((0..<count).reversed())
+        keepsGrants = keepingGrants
+        if keepingGrants { for page in 0..<count { grant(page, readOnly: false, to: backend) } }
     }
 
     package var available: Int { free.count }
@@ -30,7 +34,7 @@ package final class Pages {
     /// Takes a page and grants it.
     package func take(readOnly: Bool) -> Int {
         let page = free.removeLast()
-        grant(page, readOnly: readOnly, to: backend)
+        if !keepsGrants { grant(page, readOnly: readOnly, to: backend) }
         return page
     }
 
@@ -43,7 +47,7 @@ package final class Pages {
     package func reference(_ page: Int) -> GrantReference { GrantReference(firstReference + UInt32(page)) }
 
     /// Takes the grant back; false if it is still in use.
-    package func revoke(_ page: Int) -> Bool { domain.grants.end(reference(page)) }
+    package func revoke(_ page: Int) -> Bool { keepsGrants || domain.grants.end(reference(page)) }
 
     /// Gives a page back, whose grant was revoked.
     package func give(_ page: Int) { free.append(page) }

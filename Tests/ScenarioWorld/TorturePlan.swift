@@ -29,6 +29,7 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
     package var mix = Mix()
     package var queues = 2
     package var abi = BlockABI.native
+    package var persistentGrants = false
     package var ringPages = 1
     /// Of all queues together.
     package var requests = 1500
@@ -57,6 +58,8 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
     /// Requests between two kills, on the average; and thousandths of new processes that are killed while they recover.
     package var killEvery = 100
     package var killAgain = 300
+    /// Thousandths of kills inside a step that are the process' own fault, by which requests go alone and are condemned.
+    package var faults = 0
 
     package var description: String { name }
 
@@ -72,6 +75,7 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
         TorturePlan(name: "four queues", queues: 4, depth: 8),
         TorturePlan(name: "hot sectors", mix: Mix(read: 15, write: 10), queues: 3, segments: 2, sectors: 12),
         TorturePlan(name: "x86_32 layout", abi: .x86_32),
+        TorturePlan(name: "persistent grants", persistentGrants: true, indirect: 100),
         TorturePlan(name: "large rings", ringPages: 2, depth: 60, sectors: 200),
         TorturePlan(name: "indirect", queues: 2, depth: 6, indirect: 500, sectors: 120),
         TorturePlan(name: "read-modify-write", queues: 1, volumeBlock: 4096),
@@ -91,6 +95,8 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
         TorturePlan(name: "full volume", queues: 2, short: 100, runsFull: true),
         TorturePlan(name: "busy engine", queues: 2, indirect: 200, engineCapacity: 3, registersSlabs: false),
         TorturePlan(name: "kills upon kills", queues: 2, killEvery: 25, killAgain: 700),
+        TorturePlan(
+            name: "faults", mix: Mix(flush: 0, discard: 2), queues: 2, killEvery: 40, killAgain: 600, faults: 600),
         TorturePlan(name: "index wrap", queues: 2, firstIndex: 0xffff_ffe0, killEvery: 60),
     ]
 }

@@ -48,7 +48,11 @@ final class TortureQueue {
     private static func makeQueue(
         _ parts: Parts, _ killSwitch: KillSwitch, _ engine: ModelEngine, _ channel: KillableChannel, _ control: Wakeup
     ) -> Result<Queue, Fault> {
-        let grants = KillableGrants(parts.platform.openGrantTable(), killSwitch, parts.memory)
+        let table = parts.platform.openGrantTable()
+        let kept =
+            parts.plan.persistentGrants
+            ? PersistentGrants(before: table, of: parts.domain, budget: MappedPageBudget(pages: 4096)) : nil
+        let grants = KillableGrants(kept ?? table, killSwitch, parts.memory)
         return killSwitch.run(parts.memory) {
             Result { () throws(Fault) in
                 try Queue(

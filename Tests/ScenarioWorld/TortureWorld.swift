@@ -16,6 +16,8 @@ package final class TortureWorld {
         package var atStores = 0
         /// Kills of processes that were not done with recovering.
         package var whileRecovering = 0
+        /// Kills that were faults of the process' own.
+        package var faults = 0
         package var steps = 0
 
         package init() {}
@@ -25,6 +27,7 @@ package final class TortureWorld {
             left.insideSteps += right.insideSteps
             left.atStores += right.atStores
             left.whileRecovering += right.whileRecovering
+            left.faults += right.faults
             left.steps += right.steps
         }
     }
@@ -45,6 +48,7 @@ package final class TortureWorld {
     private let zombies: Zombies
     private var process: TortureProcess?
     private var generation = 0
+    private var events: [PendingEvent] = []
     private var nextKill = 0
     /// The guests do nothing while there is no process.
     private var guestsWait = false
@@ -111,7 +115,7 @@ package final class TortureWorld {
         case .serve(let queue): guestsRun && guests[queue].ring.hasEvent
         case .queue(let queue): isReady(queue: queue)
         case .volume(let queue): self.queue(queue)?.engine.isBusy ?? false
-        case .events: !platform.deliverable.isEmpty
+        case .events: hasEvents
         case .discards: record.discards.isBusy
         case .zombies: !zombies.isEmpty
         case .start: startedQueues < plan.queues
@@ -149,14 +153,21 @@ package final class TortureWorld {
         }
     }
 
+    private var hasEvents: Bool {
+        events = platform.deliverable
+        return !events.isEmpty
+    }
+
     private func deliverEvent() {
-        let events = platform.deliverable
         if !events.isEmpty { events[random.below(events.count)].deliver() }
     }
 
     private func stepQueue(_ index: Int) {
         queue(index)?.step(tidies: random.chance(perThousand: 10))
-        if process?.killSwitch.isHit ?? false { return killed(insideStep: true) }
+        if process?.killSwitch.isHit ?? false {
+            if random.chance(perThousand: plan.faults) { noteFault(index) }
+            return killed(insideStep: true)
+        }
         switch queue(index)?.condition {
         case .running, .paused, nil: break
         case .violated(let violation): record.complain("queue \(index): \(violation)")
@@ -227,6 +238,15 @@ package final class TortureWorld {
         generation += 1
         guestsWait = random.chance(perThousand: 400)
         planKill()
+    }
+
+    /// What the handler of a process that ends by its own fault stores.
+    private func noteFault(_ queue: Int) {
+        // Three words: faults, the entry that is done alone, the entry whose fault it was.
+        let words = unsafe journals[queue].faultRecord.assumingMemoryBound(to: UInt32.self)
+        unsafe words[0] &+= 1
+        if unsafe words[1] != 0 { unsafe words[2] = unsafe words[1] }
+        tally.faults += 1
     }
 
     // MARK: Running

@@ -58,7 +58,7 @@ import ScenarioWorld
             """
             \(tally.answered) requests answered in \(worlds) worlds, seeds \(seed) to \(seed &+ UInt64(worlds) &- 1)
             \(tally.kills) kills: \(tally.insideSteps) inside a step, \(tally.atStores) of those between two stores; \
-            \(tally.whileRecovering) during a recovery
+            \(tally.whileRecovering) during a recovery, \(tally.faults) faults
             \(Int(seconds)) s, \(Int(Double(tally.answered) / max(seconds, 0.001))) requests/s
             no violation
             """)
