@@ -1,5 +1,5 @@
 import CStoreTrap
-import Descriptors
+package import Descriptors
 import Glibc
 import SharedRing
 
@@ -8,29 +8,30 @@ import SharedRing
 ///
 /// The process' code runs on to the end of its step, because nothing can end it. But from the kill on its calls have no
 /// effect, and what it stored is taken back.
-@safe final class KillSwitch {
+@safe package final class KillSwitch {
     private let trap: UnsafeMutablePointer<store_trap>
     private var isInside = false
 
-    init() {
+    package init() {
         unsafe trap = .allocate(capacity: 1)
         unsafe trap.initialize(to: store_trap())
     }
 
     deinit { unsafe trap.deallocate() }
 
-    var isHit: Bool { unsafe trap.pointee.is_hit != 0 }
+    /// Whether single stores can be watched on this machine.
+    package static var watchesStores: Bool { store_trap_can_watch() != 0 }
+
+    package var isHit: Bool { unsafe trap.pointee.is_hit != 0 }
     var isArmed: Bool { unsafe trap.pointee.left > 0 }
 
-    func arm(after events: Int, watchingStores: Bool) {
+    package func arm(after events: Int, watchingStores: Bool) {
         unsafe trap.pointee.left = events
         unsafe trap.pointee.watches_stores = watchingStores ? 1 : 0
     }
 
-    func disarm() { unsafe trap.pointee.left = 0 }
-
     /// Runs a piece of the process' code that stores into this memory; takes back what came after the kill.
-    func run<Result>(_ memory: Persistent, _ body: () -> Result) -> Result {
+    package func run<Result>(_ memory: Persistent, _ body: () -> Result) -> Result {
         guard isArmed else { return body() }
         unsafe memory.watch(by: trap)
         unsafe store_trap_enter(trap)
@@ -46,13 +47,13 @@ import SharedRing
     }
 
     /// One queue's memory that outlives the process: the journal, and the ring, which the process maps somewhere.
-    @safe final class Persistent {
+    @safe package final class Persistent {
         let journal: MappedFile
         private let ring: UnsafeMutableRawBufferPointer
         private var mapped: UnsafeMutableRawPointer?
         private let shadow: UnsafeMutableRawPointer
 
-        init(journal: MappedFile, ring: UnsafeMutableRawBufferPointer) {
+        package init(journal: MappedFile, ring: UnsafeMutableRawBufferPointer) {
             self.journal = journal
             unsafe self.ring = ring
             unsafe shadow = .allocate(byteCount: journal.count + ring.count, alignment: 64)
