@@ -1,5 +1,5 @@
-import ScenarioWorld
 import Loopback
+import ScenarioWorld
 import SharedRing
 import XenWire
 

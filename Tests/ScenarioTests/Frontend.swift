@@ -1,7 +1,7 @@
 import CXen
 import Descriptors
-import ScenarioWorld
 import Loopback
+import ScenarioWorld
 import SharedRing
 import XenWire
 

@@ -1,6 +1,6 @@
 import BlockBackend
-import ScenarioWorld
 import Loopback
+import ScenarioWorld
 import SharedRing
 import Testing
 import XenWire

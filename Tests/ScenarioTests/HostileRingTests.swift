@@ -1,7 +1,7 @@
 import BlockBackend
 import CXen
-import ScenarioWorld
 import Loopback
+import ScenarioWorld
 import SharedRing
 import Testing
 import XenWire

@@ -1,7 +1,7 @@
 import BlockBackend
 import Descriptors
-import ScenarioWorld
 import Loopback
+import ScenarioWorld
 import SharedRing
 import Synchronization
 import Testing
