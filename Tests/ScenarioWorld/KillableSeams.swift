@@ -1,6 +1,6 @@
+import BlockBackend
 import CXen
 import Descriptors
-import BlockBackend
 import Loopback
 import SharedRing
 import Uring

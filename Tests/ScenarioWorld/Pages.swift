@@ -19,7 +19,9 @@ package final class Pages {
 
     private static let poisonByte: UInt8 = 0xde
 
-    package init(_ domain: GuestDomain, count: Int, backend: DomainID = DomainID(0), keepingGrants: Bool = false) throws(Fault) {
+    package init(_ domain: GuestDomain, count: Int, backend: DomainID = DomainID(0), keepingGrants: Bool = false)
+        throws(Fault)
+    {
         self.domain = domain
         self.backend = backend
         firstFrame = try domain.allocateFrames(UInt32(count))

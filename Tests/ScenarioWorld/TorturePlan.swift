@@ -79,7 +79,8 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
         TorturePlan(name: "large rings", ringPages: 2, depth: 60, sectors: 200),
         TorturePlan(name: "indirect", queues: 2, depth: 6, indirect: 500, sectors: 120),
         TorturePlan(name: "read-modify-write", queues: 1, volumeBlock: 4096),
-        TorturePlan(name: "read-modify-write on three queues", queues: 3, indirect: 100, sectors: 64, volumeBlock: 4096),
+        TorturePlan(
+            name: "read-modify-write on three queues", queues: 3, indirect: 100, sectors: 64, volumeBlock: 4096),
         TorturePlan(
             name: "barriers", mix: Mix(read: 8, write: 12, flush: 1, flushWithData: 1, barrier: 3), queues: 3),
         TorturePlan(
@@ -91,7 +92,8 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
         TorturePlan(
             name: "small memory", mix: Mix(read: 5, write: 5), queues: 2, depth: 10, indirect: 700,
             indirectSegments: 100, sectors: 900, bufferCeiling: 256 << 10),
-        TorturePlan(name: "errors and short operations", queues: 2, indirect: 200, short: 250, failed: 40, transient: 80),
+        TorturePlan(
+            name: "errors and short operations", queues: 2, indirect: 200, short: 250, failed: 40, transient: 80),
         TorturePlan(name: "full volume", queues: 2, short: 100, runsFull: true),
         TorturePlan(name: "busy engine", queues: 2, indirect: 200, engineCapacity: 3, registersSlabs: false),
         TorturePlan(name: "kills upon kills", queues: 2, killEvery: 25, killAgain: 700),
@@ -119,4 +121,20 @@ package enum Mutant: String, CaseIterable, Sendable {
     case silentRecovery
     /// Answers that were written, published or not, are forgotten.
     case forgottenAnswers
+}
+
+extension Mutant {
+    /// A scenario in which it is found, and within how many seeds.
+    package var victim: String {
+        switch self {
+        case .sectorClaims: "read-modify-write"
+        // What only waited may change places with what it waited for; but a barrier has an order.
+        case .allMarked: "barriers"
+        case .unsharedClaims, .eagerRest: "four queues"
+        case .forgottenAnswers: "kills upon kills"
+        case .noFence, .unmarked, .silentRecovery: "hot sectors"
+        }
+    }
+
+    package var seeds: Int { 20 }
 }

@@ -53,6 +53,8 @@ package final class TortureWorld {
     /// The guests do nothing while there is no process.
     private var guestsWait = false
     private var killsAtStores = false
+    /// Thousandths of the chances that what a dead process has submitted makes use of.
+    private var zombieHaste = 1000
 
     private static let guestID = DomainID(7)
 
@@ -147,7 +149,7 @@ package final class TortureWorld {
         case .volume(let queue): self.queue(queue)?.engine.step(&random)
         case .events: deliverEvent()
         case .discards: record.discards.step(&random)
-        case .zombies: zombies.step(&random, record.discards.discard)
+        case .zombies: if random.chance(perThousand: zombieHaste) { zombies.step(&random, record.discards.discard) }
         case .start: start()
         case .fill: record.volume.isFull = false
         }
@@ -237,6 +239,7 @@ package final class TortureWorld {
         process = nil
         generation += 1
         guestsWait = random.chance(perThousand: 400)
+        zombieHaste = [10, 100, 1000][random.below(3)]
         planKill()
     }
 
