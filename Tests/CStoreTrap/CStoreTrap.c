@@ -10,22 +10,22 @@
 // The handlers touch nothing but the trap of their thread.
 static __thread struct store_trap *current;
 
+// Calls for each region of each level.
+#define EACH_REGION(trap, region)                                     \
+    for (struct store_trap_region *region = (trap)->regions[0];       \
+         region < (trap)->regions[(trap)->levels]; region++)          \
+        if (region->base)
+
 static void protect(struct store_trap *trap, int protection) {
-    for (int index = 0; index < STORE_TRAP_REGIONS; index++) {
-        struct store_trap_region *region = &trap->regions[index];
-        if (region->base) mprotect(region->base, region->length, protection);
-    }
+    EACH_REGION(trap, region) mprotect(region->base, region->length, protection);
 }
 
 static int watches(const struct store_trap *trap) {
-    return trap->is_inside && trap->watches_stores && trap->left > 0 && !trap->is_hit;
+    return trap->levels > 0 && trap->watches_stores && trap->left > 0 && !trap->is_hit;
 }
 
 static void hit(struct store_trap *trap) {
-    for (int index = 0; index < STORE_TRAP_REGIONS; index++) {
-        struct store_trap_region *region = &trap->regions[index];
-        if (region->base) memcpy(region->shadow, region->base, region->length);
-    }
+    EACH_REGION(trap, region) memcpy(region->shadow, region->base, region->length);
     trap->left = 0;
     trap->is_hit = 1;
 }
@@ -35,25 +35,27 @@ static void hit(struct store_trap *trap) {
 static struct sigaction old_fault, old_step;
 static const greg_t single_step = 0x100;
 
-static int is_ours(const struct store_trap *trap, const unsigned char *address) {
-    for (int index = 0; trap && index < STORE_TRAP_REGIONS; index++) {
-        const struct store_trap_region *region = &trap->regions[index];
-        if (region->base && address >= region->base && address < region->base + region->length) return 1;
+static struct store_trap_region *region_of(struct store_trap *trap, const unsigned char *address) {
+    EACH_REGION(trap, region) {
+        if (address >= region->base && address < region->base + region->length) return region;
     }
-    return 0;
+    return NULL;
 }
 
 // A store is about to happen. It does, with nothing in its way, and then one step later the memory is watched again.
 static void faulted(int signal, siginfo_t *information, void *context) {
     struct store_trap *trap = current;
-    if (!is_ours(trap, information->si_addr) || !watches(trap)) {
+    struct store_trap_region *region = trap && watches(trap) ? region_of(trap, information->si_addr) : NULL;
+    if (!region) {
         sigaction(signal, &old_fault, NULL);  // somebody's error: it happens again, and ends as it would have
         return;
     }
-    protect(trap, PROT_READ | PROT_WRITE);
     if (--trap->left == 0) {
+        protect(trap, PROT_READ | PROT_WRITE);
         hit(trap);
     } else {
+        mprotect(region->base, region->length, PROT_READ | PROT_WRITE);
+        trap->open = region;
         ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] |= single_step;
     }
 }
@@ -66,7 +68,7 @@ static void stepped(int signal, siginfo_t *information, void *context) {
         return;
     }
     *flags &= ~single_step;
-    if (watches(current)) protect(current, PROT_READ);
+    mprotect(current->open->base, current->open->length, PROT_READ);
 }
 
 static void install(void) {
@@ -86,23 +88,27 @@ int store_trap_can_watch(void) { return 0; }
 
 #endif
 
-void store_trap_enter(struct store_trap *trap) {
+int store_trap_enter(struct store_trap *trap, const struct store_trap_region regions[STORE_TRAP_REGIONS]) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (trap->levels == STORE_TRAP_LEVELS) return 0;
     if (!store_trap_can_watch()) trap->watches_stores = 0;
     if (trap->watches_stores) pthread_once(&once, install);
+    memcpy(trap->regions[trap->levels++], regions, sizeof trap->regions[0]);
     current = trap;
-    trap->is_inside = 1;
     if (watches(trap)) protect(trap, PROT_READ);
+    return 1;
 }
 
 void store_trap_leave(struct store_trap *trap) {
     if (watches(trap)) protect(trap, PROT_READ | PROT_WRITE);
-    trap->is_inside = 0;
-    current = NULL;
+    trap->levels--;
+    if (watches(trap)) protect(trap, PROT_READ);
+    if (trap->levels == 0) current = NULL;
 }
 
 void store_trap_add(struct store_trap *trap, int region, void *base, size_t length, void *shadow) {
-    trap->regions[region] = (struct store_trap_region){.base = base, .length = length, .shadow = shadow};
+    if (trap->levels == 0) return;
+    trap->regions[trap->levels - 1][region] = (struct store_trap_region){.base = base, .length = length, .shadow = shadow};
     if (watches(trap)) protect(trap, PROT_READ);
 }
 

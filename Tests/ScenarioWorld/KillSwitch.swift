@@ -10,7 +10,8 @@ import SharedRing
 /// effect, and what it stored is taken back.
 @safe package final class KillSwitch {
     private let trap: UnsafeMutablePointer<store_trap>
-    private var isInside = false
+    /// What else may happen in the world while a call is being made.
+    var interlude: () -> Void = {}
 
     package init() {
         unsafe trap = .allocate(capacity: 1)
@@ -32,9 +33,7 @@ import SharedRing
 
     /// Runs a piece of the process' code that stores into this memory; takes back what came after the kill.
     package func run<Result>(_ memory: Persistent, _ body: () -> Result) -> Result {
-        guard isArmed else { return body() }
-        unsafe memory.watch(by: trap)
-        unsafe store_trap_enter(trap)
+        guard isArmed, unsafe memory.enter(trap) else { return body() }
         let result = body()
         unsafe store_trap_leave(trap)
         if isHit { memory.restore() }
@@ -43,7 +42,8 @@ import SharedRing
 
     /// So many calls are about to be made, one after the other: how many of them are before the kill.
     func pass(_ calls: Int = 1) -> Int {
-        unsafe isArmed || isHit ? store_trap_pass(trap, calls) : calls
+        if !isHit { interlude() }
+        return unsafe isArmed || isHit ? store_trap_pass(trap, calls) : calls
     }
 
     /// One queue's memory that outlives the process: the journal, and the ring, which the process maps somewhere.
@@ -61,11 +61,21 @@ import SharedRing
 
         deinit { unsafe shadow.deallocate() }
 
-        fileprivate func watch(by trap: UnsafeMutablePointer<store_trap>) {
+        fileprivate func enter(_ trap: UnsafeMutablePointer<store_trap>) -> Bool {
             // A kill before the ring is mapped finds it as it is.
             if let base = unsafe ring.baseAddress { unsafe memcpy(shadow + journal.count, base, ring.count) }
-            unsafe store_trap_add(trap, 0, journal.base, journal.count, shadow)
-            unsafe store_trap_add(trap, 1, mapped, ring.count, shadow + journal.count)
+            let regions = unsafe [
+                region(journal.base, journal.count, shadow), region(mapped, ring.count, shadow + journal.count),
+            ]
+            return unsafe store_trap_enter(trap, regions) != 0
+        }
+
+        private func region(
+            _ base: UnsafeMutableRawPointer?, _ length: Int, _ shadow: UnsafeMutableRawPointer
+        ) -> store_trap_region {
+            unsafe store_trap_region(
+                base: base?.assumingMemoryBound(to: UInt8.self), length: length,
+                shadow: shadow.assumingMemoryBound(to: UInt8.self))
         }
 
         /// The process mapped the ring here, or, nil, will do so.

@@ -136,5 +136,5 @@ extension Mutant {
         }
     }
 
-    package var seeds: Int { 20 }
+    package var seeds: Int { 40 }
 }

@@ -48,6 +48,8 @@ package final class TortureWorld {
     private let zombies: Zombies
     private var process: TortureProcess?
     private var generation = 0
+    /// Queues that are in the middle of a step, as bits.
+    private var busy = 0
     private var events: [PendingEvent] = []
     private var nextKill = 0
     /// The guests do nothing while there is no process.
@@ -134,7 +136,7 @@ package final class TortureWorld {
     }
 
     private func isReady(queue index: Int) -> Bool {
-        guard let queue = queue(index), let process else { return false }
+        guard busy & 1 << index == 0, let queue = queue(index), let process else { return false }
         // R0: a queue's thread waits for the fence before its first turn.
         if !process.hasPassedFence { process.hasPassedFence = zombies.isEmpty || mutant == .noFence }
         return process.hasPassedFence && queue.isReady(hasRoom: !record.volume.isFull)
@@ -165,7 +167,11 @@ package final class TortureWorld {
     }
 
     private func stepQueue(_ index: Int) {
-        queue(index)?.step(tidies: random.chance(perThousand: 10))
+        let tidies = random.chance(perThousand: 10)
+        busy |= 1 << index
+        queue(index)?.step(tidies: tidies)
+        busy &= ~(1 << index)
+        guard busy == 0 else { return }
         if process?.killSwitch.isHit ?? false {
             if random.chance(perThousand: plan.faults) { noteFault(index) }
             return killed(insideStep: true)
@@ -175,6 +181,22 @@ package final class TortureWorld {
         case .violated(let violation): record.complain("queue \(index): \(violation)")
         case .failed(let fault): record.complain("queue \(index): \(fault)")
         }
+    }
+
+    /// While a queue makes a call, the guests, the kernel and the other queues' threads go on: they may be in the middle of
+    /// something, too, when the process is killed.
+    private func interlude() {
+        guard busy != 0, busy.nonzeroBitCount < 4, random.chance(perThousand: 60) else { return }
+        let actor = actors[random.below(actors.count)]
+        if case .start = actor { return }
+        guard isReady(actor) else { return }
+        tick()
+        step(actor)
+    }
+
+    private func tick() {
+        record.now += 1
+        clock.advance(by: 100 + UInt64(random.below(10_000)))
     }
 
     // MARK: Lives and deaths
@@ -198,6 +220,7 @@ package final class TortureWorld {
         if generation > 0 { tamper() }
         let process = try TortureProcess(
             plan, clock, record.discards, recovers: generation > 0, mutant: mutant)
+        process.killSwitch.interlude = { [unowned self] in interlude() }
         if generation > 0, random.chance(perThousand: plan.killAgain) { arm(process) }
         return process
     }
@@ -257,8 +280,7 @@ package final class TortureWorld {
     /// Runs until all is answered, or something is wrong, and says what.
     package func run() -> String? {
         while record.complaint == nil, let actor = nextActor() {
-            record.now += 1
-            clock.advance(by: 100 + UInt64(random.below(10_000)))
+            tick()
             step(actor)
             killIfDue()
             if plan.runsFull, random.chance(perThousand: 2) { record.volume.isFull = true }
