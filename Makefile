@@ -7,12 +7,13 @@ RELEASE_FLAGS := -c release --static-swift-stdlib -Xswiftc -use-ld=lld \
 	-Xlinker --icf=safe -Xlinker -z -Xlinker pack-relative-relocs
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Benchmarks
 FUZZ_RUNS ?= 1000000
+TORTURE ?= --operations 10000000
 
 prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test model fuzz install install-files install-disks uninstall
+.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test torture model fuzz install install-files install-disks uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -21,6 +22,7 @@ help:
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make model    the restart algorithm, model-checked in about three minutes: see Tests/Models'
+	@echo 'make torture  a process killed at every step under overlapping requests: TORTURE="$(TORTURE)"'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make e2e      the real daemon under verified I/O, the hotplug script: see scripts/e2e, Tests/Hotplug'
@@ -93,6 +95,11 @@ test: setup-test check
 
 model: setup-model
 	Tests/Models/run
+
+# A violation prints the seed that repeats it.
+torture: setup
+	$(SWIFT) build -c release --product torture
+	"$$($(SWIFT) build -c release --show-bin-path)/torture" $(TORTURE)
 
 # A crash leaves its input behind as crash-*.
 fuzz: setup

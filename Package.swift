@@ -172,7 +172,22 @@ let package = Package(
         tests(of: "Conformance", ["CXen", "CXenReference", "SharedRing", "Xenbus", "Xenstore", "XenWire"]),
         tests(
             of: "Scenario",
-            ["CLinux", "CXen", "BlockBackend", "Descriptors", "Loopback", "SharedRing", "Uring", "XenWire"]),
+            [
+                "CLinux", "CXen", "BlockBackend", "Descriptors", "Loopback", "ScenarioWorld", "SharedRing", "Uring",
+                "XenWire",
+            ]),
+        .target(
+            name: "ScenarioWorld",
+            dependencies: [
+                "BlockBackend", "CLinux", "CStoreTrap", "CXen", "Descriptors", "Loopback", "SharedRing", "Uring",
+                "XenWire",
+            ], path: "Tests/ScenarioWorld", swiftSettings: strict),
+        .target(name: "CStoreTrap", path: "Tests/CStoreTrap"),
+        // `make torture`
+        .executableTarget(
+            name: "torture",
+            dependencies: ["ScenarioWorld", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Tests/Torture", swiftSettings: strict),
         // Xen's own headers, for comparison; empty where libxen-dev is not installed.
         .target(name: "CXenReference", dependencies: ["CXen"], path: "Tests/CXenReference"),
     ] + (isFuzzing ? fuzzing : []),

@@ -14,7 +14,8 @@ extension QueueCore {
         guard unsafe claimed.element(Int(index)).pointee.count == 0 else { return true }
         let slot = slots[Int(index)]
         switch slot.operation {
-        case .write where slot.sectors > 0:
+        // A flush may carry data (blkif.h).
+        case .write where slot.sectors > 0, .flush where slot.sectors > 0:
             return claim(index, ClaimedExtent(start: slot.sector, count: UInt64(slot.sectors)))
         case .discard: return claim(index, ClaimedExtent(start: slot.sector, count: slot.discardSectors))
         default: return true

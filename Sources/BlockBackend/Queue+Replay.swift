@@ -1,3 +1,5 @@
+internal import Descriptors
+internal import Glibc
 internal import SharedRing
 internal import XenWire
 
@@ -84,7 +86,12 @@ extension QueueCore {
         takeOther(index)
     }
 
+    /// A flush that failed must never be answered (`flushFailed`), whatever it failed for.
     private mutating func condemn(_ index: UInt16) {
-        answer(index, operation: unsafe BlockRequest.echoedOperation(inFlight.request(index)), status: .error)
+        let operation = unsafe BlockRequest.echoedOperation(inFlight.request(index))
+        switch BlockOperation(rawValue: operation) {
+        case .flush, .barrier: become(.failed(Fault("make writes durable: processes have ended for it", errno: EIO)))
+        case .read, .write, .discard, nil: answer(index, operation: operation, status: .error)
+        }
     }
 }

@@ -45,6 +45,17 @@ public import Uring
         }
     }
 
+    /// The process that submitted is dead: what has had no effect yet, which the kernel may still do. No end arrives any
+    /// more.
+    public func abandon() -> [IOOperation] {
+        defer {
+            submitted = []
+            applied = []
+            completed = []
+        }
+        return submitted
+    }
+
     // MARK: The queue's side
 
     public func submit(_ operations: UnsafePointer<IOOperation>, count: Int, lazily: Bool) -> Int {

@@ -36,8 +36,9 @@ public import Uring
     public var isFull = false
     /// `synchronize` fails with this errno.
     public var synchronizeError: Int32?
-    /// Everything that took effect.
+    /// Everything that took effect, unless that is not wanted.
     public private(set) var effects: [Effect] = []
+    public var keepsEffects = true
     /// Operations that a kernel would have refused with EINVAL: misaligned, or not within the volume.
     public private(set) var malformed = 0
 
@@ -79,19 +80,26 @@ public import Uring
         unsafe durable.copyMemory(from: UnsafeRawBufferPointer(current))
     }
 
-    /// Zeroes a range, whose bounds a caller has checked: what a discard may do.
+    /// Zeroes a range: what a discard may do.
     public func discard(_ range: Range<UInt64>) -> Int32 {
+        unsafe discard(range) { memory in
+            if let base = memory.baseAddress { unsafe memset(base, 0, memory.count) }
+        }
+    }
+
+    /// Discards a range, which holds whatever `body` leaves there.
+    public func discard(_ range: Range<UInt64>, leaving body: (UnsafeMutableRawBufferPointer) -> Void) -> Int32 {
         guard let first = Int(exactly: range.lowerBound), let end = Int(exactly: range.upperBound), end <= size else {
             return -EINVAL
         }
-        for offset in first..<end { unsafe current[offset] = 0 }
+        unsafe body(UnsafeMutableRawBufferPointer(rebasing: current[first..<end]))
         return 0
     }
 
     // MARK: For the engine
 
-    /// Lets an operation take effect and returns its result: bytes, or a negative errno.
-    func apply(_ operation: IOOperation, _ random: inout SeededRandom) -> Int32 {
+    /// Lets an operation take effect and returns its result: bytes, or a negative errno. Its buffer is the caller's.
+    public func apply(_ operation: IOOperation, _ random: inout SeededRandom) -> Int32 {
         if random.chance(perThousand: faults.transient) { return -EAGAIN }
         if operation.kind == .synchronize { return synchronize() }
         guard let offset = place(operation) else {
@@ -108,7 +116,7 @@ public import Uring
     private func synchronize() -> Int32 {
         if let error = synchronizeError { return -error }
         unsafe durable.copyMemory(from: UnsafeRawBufferPointer(current))
-        effects.append(Effect(kind: .synchronize, range: 0..<0, firstWord: 0))
+        if keepsEffects { effects.append(Effect(kind: .synchronize, range: 0..<0, firstWord: 0)) }
         return 0
     }
 
@@ -137,6 +145,6 @@ public import Uring
             word = unsafe buffer.loadUnaligned(as: UInt64.self)
         }
         let range = UInt64(offset)..<UInt64(offset + bytes)
-        effects.append(Effect(kind: operation.kind, range: range, firstWord: word))
+        if keepsEffects { effects.append(Effect(kind: operation.kind, range: range, firstWord: word)) }
     }
 }

@@ -110,8 +110,9 @@ internal import CXen
             let tag = isOpen ? entry.sequence << 2 | state.rawValue : state.rawValue
             // One of the table's entries. A kill may have come between its release and that of its mark.
             let place = unsafe base + InFlightTable.headerSize + Int(entry.index) * InFlightTable.entrySize
-            if !isOpen { unsafe xen_store_release64(place + 8, 0) }
             unsafe xen_store_release64(place, tag)
+            // Only then: an answered entry of response 0 would contradict the ring, if we are killed here.
+            if !isOpen { unsafe xen_store_release64(place + 8, 0) }
         }
     }
 }

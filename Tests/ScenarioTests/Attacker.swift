@@ -1,6 +1,7 @@
 import CXen
 import Descriptors
 import Loopback
+import ScenarioWorld
 import SharedRing
 import Testing
 import XenWire

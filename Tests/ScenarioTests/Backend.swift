@@ -1,5 +1,6 @@
 import Descriptors
 import Loopback
+import ScenarioWorld
 import SharedRing
 import XenWire
 
@@ -21,7 +22,8 @@ final class Backend {
 
     init(
         _ scenario: Scenario, _ ring: GuestRing, of domain: DomainID, _ disk: Disk, _ platform: ModelPlatform,
-        _ simulation: Simulation, limits: RequestLimits? = nil, index: Int = 0
+        _ simulation: Simulation, limits: RequestLimits? = nil, index: Int = 0, journal: Journal? = nil,
+        recovers: Bool = false
     ) throws(Fault) {
         control = try Wakeup()
         engine = ModelEngine(
@@ -31,7 +33,7 @@ final class Backend {
             name: "vbd-\(domain)-51712.0", domain: domain, abi: ring.abi, ringReferences: ring.references,
             eventPort: ring.port.number, limits: limits ?? scenario.limits, bufferCeiling: scenario.bufferCeiling,
             volumeBlock: UInt32(scenario.volumeBlock), discard: scenario.discardRules,
-            firstIndex: scenario.firstIndex, index: index)
+            firstIndex: scenario.firstIndex, index: index, journal: journal, recovers: recovers)
         queue = try Queue(
             configuration, grants: platform.openGrantTable(), channel: channel, engine: engine,
             clock: simulation.clock, shared: disk.shared, control: control.descriptor)

@@ -1,6 +1,7 @@
 import BlockBackend
 import Descriptors
 import Loopback
+import ScenarioWorld
 import Uring
 import XenWire
 
@@ -13,7 +14,7 @@ final class Disk {
     let discards: ModelDiscards
     let discardRules: DiscardRules
 
-    init(_ scenario: Scenario) throws(Fault) {
+    init(_ scenario: Scenario, recovers: Bool = false) throws(Fault) {
         let sectors = scenario.sectors
         self.sectors = sectors
         discardRules = scenario.discardRules
@@ -23,7 +24,7 @@ final class Disk {
         volume.faults.transient = scenario.transient
         discards = ModelDiscards(volume, capacity: scenario.discardCapacity, rules: scenario.discardRules)
         shared = try DeviceShared(
-            capacity: UInt64(sectors), unit: UInt32(scenario.volumeBlock), queues: scenario.queues,
+            capacity: UInt64(sectors), unit: UInt32(scenario.volumeBlock), queues: scenario.queues, recovers: recovers,
             discards: scenario.limits.offersDiscard ? discards : nil)
         oracle = SectorOracle(sectors: sectors)
         unsafe volume.fill { bytes in

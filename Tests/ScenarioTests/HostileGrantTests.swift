@@ -1,5 +1,6 @@
 import BlockBackend
 import Loopback
+import ScenarioWorld
 import SharedRing
 import Testing
 import XenWire

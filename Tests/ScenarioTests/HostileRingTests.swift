@@ -1,6 +1,7 @@
 import BlockBackend
 import CXen
 import Loopback
+import ScenarioWorld
 import SharedRing
 import Testing
 import XenWire

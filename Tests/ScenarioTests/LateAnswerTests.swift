@@ -1,4 +1,5 @@
 import Loopback
+import ScenarioWorld
 import Testing
 import XenWire
 

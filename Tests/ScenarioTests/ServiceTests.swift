@@ -1,6 +1,7 @@
 import BlockBackend
 import Descriptors
 import Loopback
+import ScenarioWorld
 import Testing
 import XenWire
 
@@ -39,6 +40,12 @@ import XenWire
         Scenario(
             name: "barriers, few claims", mix: .init(write: 10, flush: 1, barrier: 3, discard: 2), queues: 2,
             requests: 40, short: 100),
+        Scenario(
+            name: "barriers, flushes with data", mix: .init(write: 6, flushWithData: 6, barrier: 3), queues: 2,
+            requests: 40),
+        Scenario(
+            name: "read-modify-write, flushes with data", mix: .init(write: 6, flushWithData: 6), queues: 2,
+            requests: 40, sectors: 64, volumeBlock: 4096),
         Scenario(
             name: "4,096-byte sectors", mix: .init(indirectRead: 3, indirectWrite: 3, flush: 1), volumeBlock: 4096,
             sectorSize: 4096),

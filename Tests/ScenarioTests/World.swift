@@ -1,6 +1,7 @@
 import BlockBackend
 import Descriptors
 import Loopback
+import ScenarioWorld
 import SharedRing
 import XenWire
 

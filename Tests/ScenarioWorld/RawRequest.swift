@@ -1,29 +1,49 @@
 import CXen
-import XenWire
+package import XenWire
 
 /// A request in the native layout, every field as the frontend likes.
-struct RawRequest {
-    struct Segment {
-        var reference: GrantReference
-        var first: UInt8
-        var last: UInt8
+package struct RawRequest {
+    package struct Segment {
+        package var reference: GrantReference
+        package var first: UInt8
+        package var last: UInt8
+
+        package init(reference: GrantReference, first: UInt8, last: UInt8) {
+            self.reference = reference
+            self.first = first
+            self.last = last
+        }
     }
 
-    var operation: UInt8
+    package var operation: UInt8
     /// nr_segments, the discard flag or the inner operation.
-    var second: UInt8 = 0
-    var identifier: UInt64
-    var sector: UInt64 = 0
+    package var second: UInt8 = 0
+    package var identifier: UInt64
+    package var sector: UInt64 = 0
     /// In the request itself; at most 11.
-    var segments: [Segment] = []
+    package var segments: [Segment] = []
     /// nr_segments of an indirect request and its pages; at most 8.
-    var indirectCount: UInt16 = 0
-    var indirectPages: [GrantReference] = []
+    package var indirectCount: UInt16 = 0
+    package var indirectPages: [GrantReference] = []
     /// nr_sectors of a discard.
-    var discardSectors: UInt64 = 0
+    package var discardSectors: UInt64 = 0
+
+    package init(
+        operation: UInt8, second: UInt8 = 0, identifier: UInt64, sector: UInt64 = 0, segments: [Segment] = [],
+        indirectCount: UInt16 = 0, indirectPages: [GrantReference] = [], discardSectors: UInt64 = 0
+    ) {
+        self.operation = operation
+        self.second = second
+        self.identifier = identifier
+        self.sector = sector
+        self.segments = segments
+        self.indirectCount = indirectCount
+        self.indirectPages = indirectPages
+        self.discardSectors = discardSectors
+    }
 
     /// Writes the request into a ring slot.
-    func put(into slot: UnsafeMutableRawPointer, _ abi: BlockABI) {
+    package func put(into slot: UnsafeMutableRawPointer, _ abi: BlockABI) {
         var bytes = [UInt8](repeating: 0, count: 112)
         unsafe bytes.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return }
@@ -53,7 +73,7 @@ struct RawRequest {
     }
 
     /// Eight bytes of a request or of an indirect page.
-    static func encode(_ segment: Segment, into bytes: UnsafeMutableRawPointer) {
+    package static func encode(_ segment: Segment, into bytes: UnsafeMutableRawPointer) {
         let wire = blkif_segment_wire(
             gref: segment.reference.rawValue, first_sect: segment.first, last_sect: segment.last, pad: 0xffff)
         unsafe bytes.storeBytes(of: wire, as: blkif_segment_wire.self)
@@ -61,13 +81,13 @@ struct RawRequest {
 }
 
 /// A response as the frontend reads it.
-struct RawResponse {
-    let identifier: UInt64
-    let operation: UInt8
-    let status: Int16
+package struct RawResponse {
+    package let identifier: UInt64
+    package let operation: UInt8
+    package let status: Int16
 
     /// The same in both layouts; `slot` has at least 12 bytes.
-    init(_ slot: UnsafeRawPointer) {
+    package init(_ slot: UnsafeRawPointer) {
         identifier = unsafe slot.loadUnaligned(as: UInt64.self)
         operation = unsafe slot.load(fromByteOffset: 8, as: UInt8.self)
         status = unsafe slot.load(fromByteOffset: 10, as: Int16.self)

@@ -1,19 +1,19 @@
-import Descriptors
-import Loopback
+package import Descriptors
+package import Loopback
 import SharedRing
-import XenWire
+package import XenWire
 
 /// A frontend's ring and event channel in a model guest.
-@safe final class GuestRing {
-    let references: [GrantReference]
-    let port: GuestPort
-    let abi: BlockABI
-    let size: UInt32
+@safe package final class GuestRing {
+    package let references: [GrantReference]
+    package let port: GuestPort
+    package let abi: BlockABI
+    package let size: UInt32
     private let base: UnsafeMutableRawPointer
     private var ring: FrontRing
     private var hasArrived = false
 
-    init(_ domain: GuestDomain, abi: BlockABI, pages: Int, startingAt index: UInt32) throws(Fault) {
+    package init(_ domain: GuestDomain, abi: BlockABI, pages: Int, startingAt index: UInt32) throws(Fault) {
         let backend = DomainID(0)
         let frame = try domain.allocateFrames(UInt32(pages))
         let first = try domain.allocateReferences(UInt32(pages))
@@ -31,24 +31,24 @@ import XenWire
             initialising: memory, entries: size, entrySize: abi.entrySize, startingAt: index)
     }
 
-    var free: UInt32 { ring.free }
-    var produced: UInt32 { ring.produced }
+    package var free: UInt32 { ring.free }
+    package var produced: UInt32 { ring.produced }
 
-    func put(_ request: RawRequest) { unsafe request.put(into: ring.requestSlot(), abi) }
+    package func put(_ request: RawRequest) { unsafe request.put(into: ring.requestSlot(), abi) }
 
     /// Shows what was put, with an event if the backend wants one.
-    func publish() {
+    package func publish() {
         if ring.publish() { port.channel.notify() }
     }
 
     /// Whether an event has arrived since `serve`.
-    var hasEvent: Bool {
+    package var hasEvent: Bool {
         if !hasArrived { hasArrived = port.channel.drain() }
         return hasArrived
     }
 
     /// Takes all responses and goes to sleep; false if the backend's index makes no sense.
-    func serve(_ body: (RawResponse) -> Void) -> Bool {
+    package func serve(_ body: (RawResponse) -> Void) -> Bool {
         if hasArrived {
             hasArrived = false
             port.channel.unmask()
@@ -63,11 +63,16 @@ import XenWire
         return true
     }
 
+    /// The ring's pages: for a harness that puts back what was in them.
+    package var memory: UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(start: base, count: references.count * 4096)
+    }
+
     /// Sends an event, wanted or not.
-    func kick() { port.channel.notify() }
+    package func kick() { port.channel.notify() }
 
     /// Overwrites one word of the shared pages: what only a hostile guest does.
-    func scribble(_ value: UInt32, at offset: Int) {
+    package func scribble(_ value: UInt32, at offset: Int) {
         precondition(offset >= 0 && offset + 4 <= references.count * 4096)
         unsafe base.storeBytes(of: value, toByteOffset: offset, as: UInt32.self)
     }

@@ -1,54 +1,60 @@
-import Descriptors
+package import Descriptors
 import Glibc
-import Loopback
+package import Loopback
 import SharedRing
-import XenWire
+package import XenWire
 
 /// A guest's data pages, each with a grant reference of its own.
 ///
 /// Pages and references are numbered alike; whoever holds a page's number may touch its memory, which lives as long as
 /// the domain.
-final class Pages {
-    let domain: GuestDomain
+package final class Pages {
+    package let domain: GuestDomain
     private let backend: DomainID
     private let firstFrame: UInt32
     private let firstReference: UInt32
     private var free: [Int]
+    /// Granted once, for both directions, and never revoked: persistent grants.
+    private let keepsGrants: Bool
 
     private static let poisonByte: UInt8 = 0xde
 
-    init(_ domain: GuestDomain, count: Int, backend: DomainID = DomainID(0)) throws(Fault) {
+    package init(_ domain: GuestDomain, count: Int, backend: DomainID = DomainID(0), keepingGrants: Bool = false)
+        throws(Fault)
+    {
         self.domain = domain
         self.backend = backend
         firstFrame = try domain.allocateFrames(UInt32(count))
         firstReference = try domain.allocateReferences(UInt32(count))
         free = Array((0..<count).reversed())
+        keepsGrants = keepingGrants
+        if keepingGrants { for page in 0..<count { grant(page, readOnly: false, to: backend) } }
     }
 
-    var available: Int { free.count }
+    package var available: Int { free.count }
 
     /// Takes a page and grants it.
-    func take(readOnly: Bool) -> Int {
+    package func take(readOnly: Bool) -> Int {
         let page = free.removeLast()
-        grant(page, readOnly: readOnly, to: backend)
+        if !keepsGrants { grant(page, readOnly: readOnly, to: backend) }
         return page
     }
 
-    func grant(_ page: Int, readOnly: Bool, to domain: DomainID) {
+    package func grant(_ page: Int, readOnly: Bool, to domain: DomainID) {
         self.domain.grants.grant(
             reference(page).rawValue, frame: frame(page), to: domain, readOnly: readOnly)
     }
 
-    func frame(_ page: Int) -> UInt32 { firstFrame + UInt32(page) }
-    func reference(_ page: Int) -> GrantReference { GrantReference(firstReference + UInt32(page)) }
+    package func frame(_ page: Int) -> UInt32 { firstFrame + UInt32(page) }
+    package func reference(_ page: Int) -> GrantReference { GrantReference(firstReference + UInt32(page)) }
 
     /// Takes the grant back; false if it is still in use.
-    func revoke(_ page: Int) -> Bool { domain.grants.end(reference(page)) }
+    package func revoke(_ page: Int) -> Bool { keepsGrants || domain.grants.end(reference(page)) }
 
     /// Gives a page back, whose grant was revoked.
-    func give(_ page: Int) { free.append(page) }
+    package func give(_ page: Int) { free.append(page) }
 
-    func memory(_ page: Int) -> UnsafeMutableRawPointer {
+    package func memory(_ page: Int) -> UnsafeMutableRawPointer {
         guard let memory = unsafe domain.memory(ofFrame: frame(page)) else { preconditionFailure("no page \(page)") }
         return unsafe memory
     }
@@ -56,10 +62,10 @@ final class Pages {
     // MARK: Sectors of a page, all within its 4,096 bytes
 
     /// Fills a page with what no write ever contains.
-    func poison(_ page: Int) { unsafe memset(memory(page), Int32(Self.poisonByte), 4096) }
+    package func poison(_ page: Int) { unsafe memset(memory(page), Int32(Self.poisonByte), 4096) }
 
     /// Whether all sectors beside a range are still poisoned.
-    func isPoisoned(_ page: Int, beside range: ClosedRange<UInt8>) -> Bool {
+    package func isPoisoned(_ page: Int, beside range: ClosedRange<UInt8>) -> Bool {
         isPoisoned(page, 0, Int(range.lowerBound) * 512) && isPoisoned(page, (Int(range.upperBound) + 1) * 512, 4096)
     }
 
@@ -72,12 +78,12 @@ final class Pages {
     }
 
     /// Fills a sector with one repeated word.
-    func fill(_ page: Int, sector: UInt8, _ word: UInt64) {
+    package func fill(_ page: Int, sector: UInt8, _ word: UInt64) {
         unsafe Self.fill(memory(page) + Int(sector & 7) * 512, word)
     }
 
     /// `sector` has 512 bytes.
-    static func fill(_ sector: UnsafeMutableRawPointer, _ word: UInt64) {
+    package static func fill(_ sector: UnsafeMutableRawPointer, _ word: UInt64) {
         unsafe sector.storeBytes(of: word, as: UInt64.self)
         var done = 8
         while done < 512 {
@@ -87,7 +93,7 @@ final class Pages {
     }
 
     /// The word that a sector repeats, or nil if it is torn.
-    func word(_ page: Int, sector: UInt8) -> UInt64? {
+    package func word(_ page: Int, sector: UInt8) -> UInt64? {
         let base = unsafe memory(page) + Int(sector & 7) * 512
         guard unsafe memcmp(base, base + 8, 504) == 0 else { return nil }
         return unsafe base.load(as: UInt64.self)

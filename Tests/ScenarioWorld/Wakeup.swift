@@ -1,16 +1,16 @@
 import CLinux
-import Descriptors
+package import Descriptors
 
 /// The eventfd through which other threads call a queue's.
-final class Wakeup {
+package final class Wakeup {
     private let event: OwnedDescriptor
 
-    init() throws(Fault) {
+    package init() throws(Fault) {
         event = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
     }
 
-    var descriptor: Int32 { event.number }
+    package var descriptor: Int32 { event.number }
 
     /// Takes what is pending; true if there was something.
-    func take() -> Bool { linux_eventfd_take(event.number) > 0 }
+    package func take() -> Bool { linux_eventfd_take(event.number) > 0 }
 }
