@@ -137,6 +137,7 @@ final class World {
     private let data: UnsafeMutableRawPointer
     private let ringReference: UInt32
     private let dataReference: UInt32
+    let dataFrame: UInt32
     private var identifier: UInt64 = 0
 
     init(_ world: World) throws {
@@ -153,6 +154,7 @@ final class World {
         self.port = port
         ringReference = reference
         dataReference = reference + 1
+        dataFrame = frame + 1
         unsafe (page, data) = (ringPage, dataPage)
         ring = unsafe FrontRing(
             initialising: ringPage, entries: BlockABI.native.entries(pages: 1), entrySize: BlockABI.native.entrySize)
