@@ -30,7 +30,8 @@ func tests(of name: String, _ dependencies: [Target.Dependency]) -> Target {
 let fuzzing: [Target] = [
     .target(name: "CFuzzDriver", path: "Tests/CFuzzDriver"),
     .executableTarget(
-        name: "fuzz-wire", dependencies: ["CFuzzDriver", "CXen", "NetFrames", "XenWire"], path: "Tests/FuzzWire",
+        name: "fuzz-wire", dependencies: ["CFuzzDriver", "CXen", "Descriptors", "NetFrames", "SharedRing", "XenWire"],
+        path: "Tests/FuzzWire",
         swiftSettings: strict + instrumented,
         linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]),
 ]

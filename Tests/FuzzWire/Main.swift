@@ -2,10 +2,13 @@ import CFuzzDriver
 import CXen
 import XenWire
 
-/// Feeds whatever libFuzzer thinks of to everything that looks at a guest's bytes. A trap, an access outside the slot
+/// Feeds whatever libFuzzer thinks of to everything that looks at a guest's bytes, or at a journal's. A trap, an access outside the slot
 /// or the segment table (each has heap memory of its own) or a broken promise ends the run.
 @main struct FuzzWire {
+    private static let journal = try? JournalFuzz()
+
     static func main() {
+        precondition(journal != nil, "no file can be made in /dev/shm")
         var count = CommandLine.argc
         var arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = unsafe CommandLine.unsafeArgv
         // The driver keeps argc and argv for its own life only, and calls back on this thread.
@@ -18,6 +21,7 @@ import XenWire
                 let input = unsafe UnsafeRawBufferPointer(start: data, count: bytes)
                 unsafe judge(input)
                 unsafe judgeNetwork(input)
+                unsafe FuzzWire.journal?.judge(input)
                 return 0
             }
         }

@@ -36,7 +36,8 @@ private func judgePackets(_ bytes: [UInt8], count: Int) {
 
 private func check(_ packet: TransmitPacket, _ requests: [netif_tx_request_wire]) {
     precondition(packet.slots >= 1 && packet.slots <= requests.count && packet.extras < packet.slots)
-    guard packet.fault == nil else { return }
+    // Nothing is copied of one that only changes the multicast list.
+    guard packet.fault == nil, packet.multicast == nil else { return }
     let data = [Int(packet.firstSize)] + requests[(1 + packet.extras)..<packet.slots].map { Int($0.size) }
     precondition(data.reduce(0, +) == Int(packet.size), "a packet is as long as its slots")
     precondition(Int(requests[0].offset) + data[0] <= 4096)
