@@ -333,3 +333,66 @@ network-save-restore() { # scenario: a guest is saved and restored, and its inte
     in_guest saved shell 'busybox ping -c 5 10.9.0.1'
     destroy saved
 }
+
+network_process() { systemctl show --value --property MainPID "xen-netbackd@$(domid "$1").service"; }
+
+# network_serves_again GUEST OLD_PROCESS: waits until another process has the interface connected.
+network_serves_again() {
+    local process status
+    process=$(network_process "$1")
+    status=/run/xen-netbackd/vif-$(domid "$1").status
+    [ "$process" != 0 ] && [ "$process" != "$2" ] && grep -q "^{\"process\":$process,.*\"Connected\"" "$status"
+}
+
+# One TCP stream each way, until it is stopped; fails if one has ended by itself or does not move any more.
+start_streams() {
+    iperf3 --server --one-off --daemon --bind 10.9.0.1 --port 5201
+    iperf3 --server --one-off --daemon --bind 10.9.0.1 --port 5202
+    in_guest "$1" shell 'for port in 5201 5202; do
+        options=$([ $port = 5201 ] || echo --reverse)
+        iperf3 --client 10.9.0.1 --port $port --time 100000 --forceflush $options >/tmp/iperf-$port 2>&1 &
+        echo $! >/tmp/iperf-$port.pid
+    done'
+}
+
+stop_streams() {
+    sleep 15 # TCP waits longer and longer before it tries again
+    in_guest "$1" shell 'for port in 5201 5202; do
+        kill -0 "$(cat /tmp/iperf-$port.pid)" || { tail -n 3 /tmp/iperf-$port; exit 1; }
+        tail -n 3 /tmp/iperf-$port | grep -qv " 0.00 bits/sec" || { echo "stream $port has stopped"; exit 1; }
+        kill "$(cat /tmp/iperf-$port.pid)"
+    done'
+}
+
+network-kill-rounds() { # scenario: the daemon is killed a hundred times under two TCP streams
+    local before process round
+    network_guest killed 2
+    before=$(ip -o link show "$(interface killed)" | cut -d: -f1)
+    start_streams killed
+    for round in $(seq 100); do
+        process=$(network_process killed)
+        kill -KILL "$process"
+        until_true 60 network_serves_again killed "$process"
+        # At another moment of the load each time.
+        sleep "0.$((round * 37 % 100))"
+    done
+    stop_streams killed
+    exchange killed 10.9.0.1 10.9.0.2 4
+    [ "$(ip -o link show master xenbr0 | grep "$(interface killed)" | cut -d: -f1)" = "$before" ] || fail "it is another interface"
+    destroy killed
+}
+
+network-upgrade() { # scenario: the program is replaced ten times under two TCP streams, by xen-backctl upgrade
+    local process
+    network_guest upgraded 2
+    start_streams upgraded
+    for _ in $(seq 10); do
+        process=$(network_process upgraded)
+        cp /usr/sbin/xen-netbackd /usr/sbin/xen-netbackd.new
+        mv /usr/sbin/xen-netbackd.new /usr/sbin/xen-netbackd
+        xen-backctl upgrade --domid "$(domid upgraded)" --daemon xen-netbackd || fail "xen-backctl upgrade gave $?"
+        network_serves_again upgraded "$process" || fail "the same process serves, or the interface is not connected"
+    done
+    stop_streams upgraded
+    destroy upgraded
+}
