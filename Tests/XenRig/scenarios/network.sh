@@ -344,12 +344,12 @@ network_serves_again() {
     [ "$process" != 0 ] && [ "$process" != "$2" ] && grep -q "^{\"process\":$process,.*\"Connected\"" "$status"
 }
 
-# One TCP stream each way, until it is stopped; fails if one has ended by itself or does not move any more.
+# (The agent makes one line of a command.) One TCP stream each way, until it is stopped; fails if one has ended by itself or does not move any more.
 start_streams() {
     iperf3 --server --one-off --daemon --bind 10.9.0.1 --port 5201
     iperf3 --server --one-off --daemon --bind 10.9.0.1 --port 5202
     in_guest "$1" shell 'for port in 5201 5202; do
-        options=$([ $port = 5201 ] || echo --reverse)
+        options=$([ $port = 5201 ] || echo --reverse);
         iperf3 --client 10.9.0.1 --port $port --time 100000 --forceflush $options >/tmp/iperf-$port 2>&1 &
         echo $! >/tmp/iperf-$port.pid
     done'
@@ -358,8 +358,8 @@ start_streams() {
 stop_streams() {
     sleep 15 # TCP waits longer and longer before it tries again
     in_guest "$1" shell 'for port in 5201 5202; do
-        kill -0 "$(cat /tmp/iperf-$port.pid)" || { tail -n 3 /tmp/iperf-$port; exit 1; }
-        tail -n 3 /tmp/iperf-$port | grep -qv " 0.00 bits/sec" || { echo "stream $port has stopped"; exit 1; }
+        kill -0 "$(cat /tmp/iperf-$port.pid)" || { tail -n 3 /tmp/iperf-$port; exit 1; };
+        tail -n 3 /tmp/iperf-$port | grep -qv " 0.00 bits/sec" || { echo "stream $port has stopped"; exit 1; };
         kill "$(cat /tmp/iperf-$port.pid)"
     done'
 }
