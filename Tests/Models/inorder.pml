@@ -4,9 +4,9 @@
  * requests T1, stores them T2 and the word T3, sends T4, writes the responses of the first m requests T5, m at a packet's
  * end, publishes rsp_prod = base+m T6 and notifies T7. Indices have 3 bits and wrap.
  *
- * A turn takes requests from the record as long as rsp_prod lies in [base, base+n), else from the ring; so a record is
- * used up before it is overwritten. What a turn left may be read from the ring again in the same life only: after a kill
- * a turn may send less than the killed one, whose responses lie on the ring already (mutant REST_FROM_RING).
+ * After a kill, if rsp_prod is base, the record's requests are put back into their slots, one by one: the ring is whole
+ * again, and from there on nothing is special. A record that is not put back but used by the first turn is not enough
+ * (mutant REST_FROM_RING): that turn may send less than the killed one had, whose responses lie on the ring already.
  *
  * Claims: every request is answered once and in order, none is read from a slot that a response has overwritten,
  * packets are taken and published whole, nobody waits for ever. Packets may be sent twice after a kill.
@@ -36,7 +36,7 @@ byte jser[N], jid[N];
 
 /* process memory: lost */
 byte pc, cons=START, count, m, j;
-#ifdef OVERWRITE
+#ifdef REST_FROM_RING
 bit restarted;
 #endif
 byte kills;
@@ -76,18 +76,18 @@ active proctype frontend() { byte x;
     od
 }
 
-#if defined(NO_SAVE)
-#define FROM_RECORD (0)
+/* Whether the record's requests are put back. */
+#if defined(NO_SAVE) || defined(REST_FROM_RING)
+#define RESTORES (0)
 #elif defined(REUSE_STALE)
-#define FROM_RECORD (n>0)
-#elif defined(REST_FROM_RING)
-#define FROM_RECORD (n>0 && base==cons)
-#elif defined(OVERWRITE)
-#define FROM_RECORD (restarted && W(cons-base)<n)
-#elif defined(NO_WRAP)
-#define FROM_RECORD (cons>=base && cons<base+n)
+#define RESTORES (n>0)
 #else
-#define FROM_RECORD (W(cons-base)<n)
+#define RESTORES (n>0 && base==cons)
+#endif
+#ifdef REST_FROM_RING
+#define FROM_RECORD (restarted && n>0 && base==cons)
+#else
+#define FROM_RECORD (0)
 #endif
 
 #define WHOLE(k) (!(more & BIT(jser[k])))           /* the record's request k ends a packet */
@@ -100,6 +100,12 @@ inline take() {
     if :: !(more & BIT(x)) -> j++ :: else fi;
     count++; x=0
 }
+#ifdef TAG_LATE
+byte taken;
+#define CHUNK taken
+#else
+#define CHUNK n
+#endif
 #ifdef TAG_FIRST
 #define MORE_TO_TAKE (count<n)
 #else
@@ -120,41 +126,50 @@ end: do
         pc=1 }
     :: atomic { pc==1 && MORE_TO_TAKE -> take() }
     :: atomic { pc==1 && !MORE_TO_TAKE ->                                       /* T3: one store */
-        base=cons; n=count; count=0; j=0;
-#ifdef OVERWRITE
-        restarted=0;
-#endif
-        pc=3 }
-    :: atomic { pc==3 ->                                                        /* T4: sends some packets, or none */
-#ifdef REUSE_STALE
-        count=(W(cons-base)<n -> W(cons-base) : 0);
+#ifdef TAG_LATE
+        taken=count;
 #else
-        count=W(cons-base);                         /* the record's requests before this one are answered */
+        base=cons; n=count;
 #endif
-        x=count;
+        count=0; j=0; pc=3 }
+    :: atomic { pc==3 ->                                                        /* T4: sends some packets, or none */
+        x=0;
         do
-        :: x<n && (x==count || WHOLE(x-1)) -> break
-        :: x<n -> x++
-        :: x==n -> break
+        :: x<CHUNK && (x==0 || WHOLE(x-1)) -> break
+        :: x<CHUNK -> x++
+        :: x==CHUNK -> break
         od;
-        m=x-count; x=0;
-        if :: m>0 -> pc=5 :: else -> count=0; pc=0 fi }
+        m=x; x=0;
+#ifdef REST_FROM_RING
+        if :: m>0 -> restarted=0 :: else fi;
+#endif
+        if :: m>0 -> pc=5 :: else -> pc=0 fi }
     :: atomic { pc==5 && j<m ->                                                 /* T5 */
-        slotrsp[W(cons+j)%N]=1; slot[W(cons+j)%N]=jser[count+j]; slotid[W(cons+j)%N]=jid[count+j];
+        slotrsp[W(cons+j)%N]=1; slot[W(cons+j)%N]=jser[j]; slotid[W(cons+j)%N]=jid[j];
         j++;
 #ifdef MIDPACKET
         rsp_prod=W(cons+j)
 #endif
         }
+#ifdef TAG_LATE
+    :: atomic { pc==5 && j==m -> base=cons; n=taken; pc=55 }
+    :: atomic { pc==55 -> rsp_prod=W(cons+m); pc=6 }
+#else
     :: atomic { pc==5 && j==m ->                                                /* T6: the answers are given */
         rsp_prod=W(cons+m); pc=6 }
+#endif
     :: atomic { pc==6 -> event=1; cons=W(cons+m);
         m=0; j=0; count=0; pc=0 }
     :: atomic { pc==100 ->
         cons=rsp_prod;
-#ifdef OVERWRITE
+#ifdef REST_FROM_RING
         restarted=1;
 #endif
+        pc=(RESTORES -> 101 : 102) }
+    :: atomic { pc==101 && j<n ->
+        slotrsp[W(base+j)%N]=0; slot[W(base+j)%N]=jser[j]; slotid[W(base+j)%N]=jid[j]; j++ }
+    :: atomic { pc==101 && j==n -> j=0; pc=102 }
+    :: atomic { pc==102 ->
 #ifndef NO_NOTIFY
         event=1;
 #endif
@@ -164,7 +179,11 @@ end: do
 active proctype killer() {
     do
     :: atomic { kills<MAXC && pc!=100 ->
-        kills++; pc=100; cons=0; count=0; m=0; j=0 }
+        kills++; pc=100; cons=0; count=0; m=0; j=0
+#ifdef TAG_LATE
+        ; taken=0
+#endif
+        }
     :: kills==MAXC -> break
     od
 }
