@@ -308,7 +308,7 @@ extension NetQueueCore {
         // One load of a slot's eight bytes, which are aligned.
         let word = unsafe xen_load_relaxed64(receive.slot(index).assumingMemoryBound(to: UInt64.self))
         // The table has as many elements as the ring has slots.
-        unsafe buffers.element(Int(index &- receive.produced & (NetRing.slots &- 1))).pointee = word
+        unsafe buffers.element(Int((index &- receive.produced) & (NetRing.slots &- 1))).pointee = word
         return netif_rx_request_wire(
             id: UInt16(truncatingIfNeeded: word), pad: 0, gref: UInt32(truncatingIfNeeded: word >> 32))
     }
