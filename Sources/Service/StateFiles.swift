@@ -9,9 +9,10 @@ extension StateDirectory {
         var names: [String] = []
         // The entry is valid until the next call; its name ends with a zero.
         while let entry = unsafe readdir(directory) {
-            names.append(unsafe withUnsafePointer(to: &entry.pointee.d_name) { name in
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { name in
                 unsafe String(cString: UnsafeRawPointer(name).assumingMemoryBound(to: CChar.self))
-            })
+            }
+            names.append(name)
         }
         return names
     }

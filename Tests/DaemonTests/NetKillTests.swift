@@ -188,8 +188,11 @@ struct NetKillTests {
         try world.base.remove("/local/domain/0/backend/vif/5")
         daemon = try world.startDaemon(domain: next)
         #expect(try world.base.eventually { try !world.inNamespace("ip -o link show").contains("vif5.0") })
-        let left = try FileManager.default.contentsOfDirectory(atPath: world.base.directory + "/state")
-        #expect(left.allSatisfy { !$0.hasPrefix("vif-5.0.") }, "\(left)")
+        #expect(
+            try world.base.eventually {
+                try FileManager.default.contentsOfDirectory(atPath: world.base.directory + "/state")
+                    .allSatisfy { !$0.hasPrefix("vif-5.0.") }
+            })
         daemon.kill()
     }
 
