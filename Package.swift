@@ -109,7 +109,7 @@ let package = Package(
         .executableTarget(
             name: "xen-netbackd",
             dependencies: [
-                "BackendDaemon", "Descriptors", "HostNetwork", "NetBackend", "Service", "XenWire", "Xenbus",
+                "BackendDaemon", "Descriptors", "HostNetwork", "NetBackend", "Service", "Tap", "XenWire", "Xenbus",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),

@@ -1,9 +1,11 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 #include <linux/bpf.h>
+#include <linux/ethtool.h>
 #include <linux/if.h>
 #include <linux/if_arp.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -18,8 +20,9 @@ static int linux_set_name(struct ifreq *request, const char *name)
 
 // The first queue of a device makes it, or takes over one that stayed behind. A device that is there and would not stay
 // lives from another process' queues: the kernel would let us join.
-static int set_interface(int fd, struct ifreq *request, int first)
+static int set_interface(int fd, struct ifreq *request, int first, int *existed)
 {
+    *existed = !first;
     const int flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
     request->ifr_flags = flags | (first ? IFF_TUN_EXCL : 0);
     if (ioctl(fd, TUNSETIFF, request) == 0)
@@ -29,10 +32,11 @@ static int set_interface(int fd, struct ifreq *request, int first)
     request->ifr_flags = flags;
     if (ioctl(fd, TUNSETIFF, request) < 0 || ioctl(fd, TUNGETIFF, request) < 0)
         return -errno;
+    *existed = 1;
     return request->ifr_flags & IFF_PERSIST ? 0 : -EBUSY;
 }
 
-int linux_tap_open(const char *name, int first)
+int linux_tap_open(const char *name, int first, int *existed)
 {
     struct ifreq request;
     int fd, header = 10, code = linux_set_name(&request, name);
@@ -41,7 +45,7 @@ int linux_tap_open(const char *name, int first)
     fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    code = set_interface(fd, &request, first);
+    code = set_interface(fd, &request, first, existed);
     if (code < 0 || ioctl(fd, TUNSETVNETHDRSZ, &header) < 0) {
         code = code < 0 ? code : -errno;
         close(fd);
@@ -99,6 +103,18 @@ int linux_tap_set_address(int fd, const uint8_t *address)
     request.ifr_hwaddr.sa_family = ARPHRD_ETHER;
     memcpy(request.ifr_hwaddr.sa_data, address, 6);
     return ioctl(fd, SIOCSIFHWADDR, &request) < 0 ? -errno : 0;
+}
+
+int linux_tap_has_carrier(const char *name)
+{
+    struct ifreq request;
+    struct ethtool_value link = {.cmd = ETHTOOL_GLINK};
+    int code = linux_set_name(&request, name);
+    if (code < 0)
+        return code;
+    request.ifr_data = (void *)&link;
+    code = linux_interface_call(SIOCETHTOOL, &request);
+    return code < 0 ? code : link.data != 0;
 }
 
 int linux_interface_set_mtu(int index, int mtu)

@@ -180,6 +180,9 @@ public final class NetFrontQueue {
         unsafe place.storeBytes(of: request, as: netif_tx_request_wire.self)
     }
 
+    /// All that was sent is answered, as far as `reap` has seen.
+    public var isIdle: Bool { inFlight.isEmpty }
+
     /// Makes requests visible and sends the event that the backend asked for.
     public func publish() {
         if transmit.publish() { transmitPort.channel.notify() }

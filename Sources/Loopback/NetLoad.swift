@@ -29,10 +29,12 @@ public struct NetLoad: Sendable {
     /// Each frame is another one, and compared where it arrives.
     public var verifies: Bool
     public var seed: UInt64
+    /// The daemon is killed so often, in nanoseconds; frames may get lost then, or come twice.
+    public var killNanoseconds: UInt64?
 
     public init(
         direction: Direction, frameBytes: Int, isSegmented: Bool = false, queues: Int = 1, depth: Int = 256,
-        amount: Amount, verifies: Bool = false, seed: UInt64 = 1
+        amount: Amount, verifies: Bool = false, seed: UInt64 = 1, killNanoseconds: UInt64? = nil
     ) {
         self.direction = direction
         self.frameBytes = frameBytes
@@ -42,6 +44,7 @@ public struct NetLoad: Sendable {
         self.amount = amount
         self.verifies = verifies
         self.seed = seed
+        self.killNanoseconds = killNanoseconds
     }
 
     /// Per queue: what is asked for, as far as a ring holds it.
@@ -55,6 +58,8 @@ public struct NetLoad: Sendable {
     static let segmentedBurst = 64
     /// Frames that may be unseen while a packet socket compares them.
     static let window: UInt64 = 64
+    /// Nanoseconds after which a frame that has not come is lost, where frames may be.
+    static let patience: UInt64 = 200_000_000
 }
 
 /// What threads of a load tell each other.
@@ -86,11 +91,19 @@ enum NetLoadFault: Error {
     let memory: UnsafeMutableRawPointer
     /// Frames that were compared.
     private(set) var count: UInt64 = 0
+    /// The number of the next frame.
+    private(set) var next: UInt64 = 0
+    /// Frames that did not come, and those that came again, where that may be.
+    private(set) var lost: UInt64 = 0
+    private(set) var doubled: UInt64 = 0
+    private let mayLose: Bool
 
     static let capacity = 1 << 17
 
-    init(_ pattern: FramePattern) {
+    /// - Parameter mayLose: frames need not come, and may come twice.
+    init(_ pattern: FramePattern, mayLose: Bool) {
         self.pattern = pattern
+        self.mayLose = mayLose
         unsafe expected = .allocate(byteCount: Self.capacity, alignment: 64)
         unsafe memory = .allocate(byteCount: Self.capacity, alignment: 64)
         unsafe pattern.write(0, to: expected)
@@ -105,10 +118,19 @@ enum NetLoadFault: Error {
     mutating func check(_ frame: UnsafeRawPointer, _ bytes: Int) throws(NetLoadFault) {
         // The caller answers for `bytes` bytes at `frame`.
         guard let number = unsafe pattern.number(frame, count: bytes) else { return }
-        guard number == count else { throw .outOfOrder(count, number) }
+        guard number == next || mayLose else { throw .outOfOrder(next, number) }
         unsafe pattern.writePayload(number, to: expected)
         guard unsafe pattern.matches(frame, expected) else { throw .differs(number) }
         count += 1
+        guard number >= next else { return doubled += 1 }
+        skip(to: number)
+        next = number + 1
+    }
+
+    /// Frames that are not waited for any longer.
+    mutating func skip(to number: UInt64) {
+        lost += number - next
+        next = number
     }
 }
 
@@ -121,17 +143,25 @@ struct TransmitLoad: ~Copyable {
     private var check: FrameCheck
     /// Where frames are compared, if they are.
     private let arrivals: PacketSocket?
+    private let mayLose: Bool
+    private var lastArrival: UInt64 = 0
 
-    init(_ lane: consuming TransmitLane, _ pattern: FramePattern, limit: UInt64, verifiedAt arrivals: PacketSocket?) {
+    init(
+        _ lane: consuming TransmitLane, _ pattern: FramePattern, limit: UInt64, verifiedAt arrivals: PacketSocket?,
+        mayLose: Bool
+    ) {
+        self.mayLose = mayLose
         self.arrivals = arrivals
         self.pattern = pattern
         segmentation = pattern.isSegmented ? Segmentation(.tcpV4, size: FramePattern.segmentPayload) : nil
         for frame in 0..<lane.capacity { unsafe pattern.write(UInt64(frame), to: lane.memory(frame)) }
         self.lane = lane
         self.limit = limit
-        check = FrameCheck(pattern)
+        check = FrameCheck(pattern, mayLose: mayLose)
     }
 
+    var lost: UInt64 { check.lost }
+    var doubled: UInt64 { check.doubled }
     var sent: UInt64 { lane.answered }
     var refused: UInt64 { lane.refused }
     var verified: UInt64 { check.count }
@@ -146,8 +176,9 @@ struct TransmitLoad: ~Copyable {
             let hasReaped = try reap()
             control.add(Int(truncatingIfNeeded: lane.answered &- before))
             let hasArrived = try takeArrivals()
-            if !mayGoOn, lane.inFlight == 0, arrivals == nil || verified == lane.put { return }
+            if !mayGoOn, lane.inFlight == 0, arrivals == nil || check.next == lane.put { return }
             if hasReaped || hasArrived { continue }
+            if mayLose { giveUpWaiting() }
             // The packet socket has no event here; it is looked at again soon.
             if lane.inFlight == 0 { usleep(20) } else if lane.arm() { lane.port.wait() }
         }
@@ -166,7 +197,13 @@ struct TransmitLoad: ~Copyable {
     private var room: Int {
         let left = limit &- lane.put
         guard arrivals != nil else { return Int(clamping: left) }
-        return Int(clamping: min(left, NetLoad.window &- min(lane.put &- verified, NetLoad.window)))
+        return Int(clamping: min(left, NetLoad.window &- min(lane.put &- check.next, NetLoad.window)))
+    }
+
+    /// All is answered, and what has not arrived does not any more.
+    private mutating func giveUpWaiting() {
+        guard arrivals != nil, lane.inFlight == 0, check.next < lane.put else { return }
+        if linux_monotonic_nanoseconds() &- lastArrival > NetLoad.patience { check.skip(to: lane.put) }
     }
 
     private mutating func reap() throws(NetLoadFault) -> Bool {
@@ -178,6 +215,7 @@ struct TransmitLoad: ~Copyable {
         var hasCome = false
         while let bytes = try arrival(arrivals) {
             hasCome = true
+            if mayLose { lastArrival = linux_monotonic_nanoseconds() }
             // The header is the kernel's, the frame follows it.
             unsafe try check.check(check.memory + PacketSocket.header, bytes - PacketSocket.header)
         }
@@ -204,6 +242,7 @@ struct TransmitLoad: ~Copyable {
     private let burst: Int
     private var check: FrameCheck
     private let verifies: Bool
+    private let mayLose: Bool
     private(set) var delivered: UInt64 = 0
     private(set) var sent: UInt64 = 0
     /// From the first buffer of each burst to its last frame; and this thread's processor time in it.
@@ -211,8 +250,10 @@ struct TransmitLoad: ~Copyable {
     private(set) var threadNanoseconds: UInt64 = 0
 
     init(
-        _ lane: consuming ReceiveLane, _ pattern: FramePattern, _ sender: PacketSocket, limit: UInt64, verifies: Bool
+        _ lane: consuming ReceiveLane, _ pattern: FramePattern, _ sender: PacketSocket, limit: UInt64, verifies: Bool,
+        mayLose: Bool
     ) {
+        self.mayLose = mayLose
         self.sender = sender
         self.lane = lane
         self.pattern = pattern
@@ -220,7 +261,7 @@ struct TransmitLoad: ~Copyable {
         burst = pattern.isSegmented ? NetLoad.segmentedBurst : NetLoad.burst
         stride = (PacketSocket.header + pattern.bytes + 63) & ~63
         unsafe frames = .allocate(byteCount: burst * stride, alignment: 64)
-        check = FrameCheck(pattern)
+        check = FrameCheck(pattern, mayLose: mayLose)
         self.verifies = verifies
         for index in 0..<burst { unsafe write(UInt64(index), frames + index * stride) }
     }
@@ -228,6 +269,8 @@ struct TransmitLoad: ~Copyable {
     deinit { unsafe frames.deallocate() }
 
     var verified: UInt64 { check.count }
+    var doubled: UInt64 { check.doubled }
+    var lost: UInt64 { mayLose ? sent &+ doubled &- min(delivered, sent &+ doubled) : 0 }
     var notifications: UInt64 { lane.notifications }
 
     /// A frame behind its virtio header (struct virtio_net_hdr): what is to be cut says so, and where its sum goes.
@@ -266,20 +309,28 @@ struct TransmitLoad: ~Copyable {
         do throws(Fault) {
             unsafe try sender.send(
                 frames, stride: stride, length: PacketSocket.header + pattern.bytes, count: count)
-        } catch { throw .host(error) }
+        } catch {
+            // Without a process the TAP device takes nothing.
+            guard mayLose else { throw .host(error) }
+        }
         sent += UInt64(count)
     }
 
     private var slotsPerFrame: Int { (pattern.bytes + 4095) / 4096 + (pattern.isSegmented ? 1 : 0) }
 
     private mutating func take(_ count: Int, _ abandoned: () -> Bool) throws(NetLoadFault) {
-        var left = count
+        var (left, last) = (count, mayLose ? linux_monotonic_nanoseconds() : 0)
         while left > 0, !abandoned() {
             lane.fill(upTo: left * slotsPerFrame)
             let (frames, hasCollected) = try collect()
             left -= frames
             delivered += UInt64(frames)
-            if !hasCollected, lane.arm() { lane.port.wait() }
+            if mayLose {
+                if hasCollected { last = linux_monotonic_nanoseconds() } else { usleep(50) }
+                if linux_monotonic_nanoseconds() &- last > NetLoad.patience { return }
+            } else if !hasCollected, lane.arm() {
+                lane.port.wait()
+            }
         }
     }
 

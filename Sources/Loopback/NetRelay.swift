@@ -3,6 +3,7 @@ internal import Descriptors
 internal import Glibc
 internal import NetFrames
 internal import SharedRing
+internal import Synchronization
 internal import Tap
 internal import XenWire
 
@@ -31,25 +32,89 @@ public final class NetRelay {
 
     /// Carries frames until `stop` is readable.
     ///
-    /// - Parameter ready: called once, when frames are carried.
-    public func run(stop: Int32, ready: () -> Void) throws(LoopbackError) {
+    /// - Parameters:
+    ///   - killNanoseconds: the daemon is killed so often.
+    ///   - ready: called once, when frames are carried.
+    /// - Returns: what came of the kills.
+    public func run(
+        stop: Int32, killNanoseconds: UInt64? = nil, ready: () -> Void
+    ) throws(LoopbackError) -> KillSeries? {
         let served = try ServedInterface(interface, setting, pages: 2048)
         defer { served.end() }
         do throws(LoopbackError) {
-            var cable = try host { [tap] () throws(Fault) in
-                Cable(
-                    try TransmitLane(served.guest, backend: DomainID(0), frames: 16, longest: Cable.longest),
-                    try ReceiveLane(served.guest, backend: DomainID(0)), tap: tap.queues[0].number)
+            let carrier = try host { [tap, setting] () throws(Fault) in
+                try Carrier(served.guest, tap, processor: setting.processors?.frontend)
             }
-            try served.connect([cable.published])
+            try served.connect([carrier.published])
+            try host { () throws(Fault) in try carrier.start(until: stop) }
             ready()
-            if let processor = setting.processors?.frontend { _ = linux_pin(processor) }
-            do throws(NetLoadFault) { try cable.carry(until: stop) } catch { throw LoopbackError(error) }
+            let kills = try watch(served, carrier, killNanoseconds)
+            try carrier.end()
             try served.detach()
+            return kills
         } catch {
             throw served.explained(error)
         }
     }
+
+    private func watch(
+        _ served: ServedInterface, _ carrier: Carrier, _ killNanoseconds: UInt64?
+    ) throws(LoopbackError) -> KillSeries? {
+        guard var kills = killNanoseconds.map({ KillSeries(every: $0) }) else { return nil }
+        while !carrier.isDone {
+            usleep(2000)
+            try served.kill(&kills) { carrier.isDone ? nil : carrier.answered }
+        }
+        return kills
+    }
+}
+
+/// A cable and the thread that carries its frames.
+///
+/// The cable is the thread's while it runs, and the owner's before and after.
+private final class Carrier: @unchecked Sendable {
+    let published: PublishedQueue
+    private let progress = CableProgress()
+    private let processor: Int32?
+    private var cable: Cable?
+    private var fault: NetLoadFault?
+    private var thread: JoinableThread?
+    private let done = Atomic<Bool>(false)
+
+    init(_ guest: GuestDomain, _ tap: TapDevice, processor: Int32?) throws(Fault) {
+        let cable = Cable(
+            try TransmitLane(guest, backend: DomainID(0), frames: 16, longest: Cable.longest),
+            try ReceiveLane(guest, backend: DomainID(0)), tap: tap.queues[0].number, progress)
+        published = cable.published
+        self.cable = consume cable
+        self.processor = processor
+    }
+
+    var isDone: Bool { done.load(ordering: .acquiring) }
+    /// Changes with every response.
+    var answered: UInt64 { progress.answers.load(ordering: .relaxed) }
+
+    func start(until stop: Int32) throws(Fault) {
+        thread = try JoinableThread(name: "netfront") { [self] in
+            if let processor { _ = linux_pin(processor) }
+            if var cable = cable.take() {
+                do throws(NetLoadFault) { try cable.carry(until: stop) } catch { fault = error }
+            }
+            done.store(true, ordering: .releasing)
+        }
+    }
+
+    /// Waits for the end of `start`'s thread.
+    func end() throws(LoopbackError) {
+        thread?.join()
+        thread = nil
+        if let fault { throw LoopbackError(fault) }
+    }
+}
+
+/// Turns of a cable that found responses.
+final class CableProgress: Sendable {
+    let answers = Atomic<UInt64>(0)
 }
 
 /// Both rings of the guest, and its TAP device.
@@ -57,6 +122,7 @@ public final class NetRelay {
     private var transmit: TransmitLane
     private var receive: ReceiveLane
     private let tap: Int32
+    private let progress: CableProgress
     /// A frame on its way to the TAP device, and the header of one that comes from it.
     private let memory: UnsafeMutableRawPointer
 
@@ -66,7 +132,10 @@ public final class NetRelay {
     /// In the middle of a page: a copy from a page's start to a little behind one's start is slow (docs/decisions/0019).
     private static let headroom = 2048
 
-    init(_ transmit: consuming TransmitLane, _ receive: consuming ReceiveLane, tap: Int32) {
+    init(
+        _ transmit: consuming TransmitLane, _ receive: consuming ReceiveLane, tap: Int32, _ progress: CableProgress
+    ) {
+        self.progress = progress
         self.transmit = transmit
         self.receive = receive
         self.tap = tap
@@ -108,6 +177,7 @@ public final class NetRelay {
     private mutating func send() throws(NetLoadFault) -> Bool {
         do throws(NetMisbehaviour) {
             let hasReaped = try transmit.reap()
+            if hasReaped { progress.answers.wrappingAdd(1, ordering: .relaxed) }
             var hasSent = false
             while transmit.canSend, readFrame() { hasSent = true }
             transmit.publish()
@@ -144,6 +214,7 @@ public final class NetRelay {
     private mutating func take() throws(NetLoadFault) -> Bool {
         do throws(NetMisbehaviour) {
             guard try receive.collect() else { return false }
+            progress.answers.wrappingAdd(1, ordering: .relaxed)
             while let frame = try receive.next() { write(frame) }
             receive.fill(upTo: Int(NetRing.slots))
             return true

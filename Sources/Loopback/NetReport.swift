@@ -17,6 +17,10 @@ public struct NetReport: Sendable {
     /// Events sent to the backend.
     public var notifications: UInt64 = 0
     public var wasInterrupted = false
+    /// How often the daemon was killed, and what came of it: frames that did not arrive, and those that did twice.
+    public var kills: KillSeries?
+    public var lost: UInt64 = 0
+    public var doubled: UInt64 = 0
 
     init(load: NetLoad) { self.load = load }
 
@@ -43,12 +47,28 @@ public struct NetReport: Sendable {
         ]
         if load.verifies { lines.append("  verified  \(Quantity.grouped(Double(verified))) frames, all equal") }
         if refused > 0 { lines.append("  refused   \(Quantity.grouped(Double(refused))) frames") }
+        if let kills {
+            lines.append("  kills     \(kills.text)")
+            lines.append(
+                "  lost      \(Quantity.grouped(Double(lost))) frames, "
+                    + "\(Quantity.grouped(Double(doubled))) came twice")
+        }
         return lines.joined(separator: "\n") + "\n"
     }
 
     /// For programs.
     public var json: JSON {
-        [
+        let more: [JSON.Member] =
+            kills.map {
+                [
+                    .init("kills", $0.json), .init("lost", .number(lost)), .init("doubled", .number(doubled)),
+                ]
+            } ?? []
+        return .object(members + more)
+    }
+
+    private var members: [JSON.Member] {
+        let members: KeyValuePairs<String, JSON> = [
             "direction": .string(load.direction.rawValue), "frame_bytes": .number(UInt64(load.frameBytes)),
             "segmented": .flag(load.isSegmented), "queues": .number(UInt64(load.queues)),
             "depth": .number(UInt64(load.depth)), "frames": .number(frames), "refused": .number(refused),
@@ -57,5 +77,6 @@ public struct NetReport: Sendable {
             "gigabits_per_second": .decimal(gigabitsPerSecond), "notifications": .number(notifications),
             "backend_cpu_ns_per_frame": .decimal(backendNanosecondsPerFrame),
         ]
+        return members.map { JSON.Member($0.key, $0.value) }
     }
 }

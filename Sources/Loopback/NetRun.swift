@@ -12,6 +12,7 @@ public final class NetRun {
     private let isOver: () -> Bool
     private let control = NetLoadControl()
     private var wasInterrupted = false
+    private var kills: KillSeries?
 
     /// Without a frame for so long something is wrong.
     private static let patience: UInt64 = 3_000_000_000
@@ -61,19 +62,22 @@ public final class NetRun {
         try host { [control] () throws(Fault) in
             for lane in lanes { try lane.start(control, served.interface.hostName) }
         }
-        watch(lanes, start)
+        kills = load.killNanoseconds.map { KillSeries(every: $0) }
+        try watch(lanes, start, served)
         report.nanoseconds = linux_monotonic_nanoseconds() - start
         report.backendNanoseconds = served.processorNanoseconds &- before
         for lane in lanes { try lane.finish(&report) }
+        report.kills = kills
         report.wasInterrupted = wasInterrupted
         return report
     }
 
     /// Until all lanes are done, on time or because nothing moves any more.
-    private func watch(_ lanes: [NetLane], _ start: UInt64) {
+    private func watch(_ lanes: [NetLane], _ start: UInt64, _ served: ServedInterface) throws(LoopbackError) {
         var (seen, since) = (control.frames, start)
         while lanes.contains(where: { !$0.isDone }) {
             usleep(5000)
+            try kill(lanes, served)
             let now = linux_monotonic_nanoseconds()
             if case .nanoseconds(let limit) = load.amount, now - start >= limit { control.stop() }
             if isOver() {
@@ -82,6 +86,21 @@ public final class NetRun {
             }
             if control.frames != seen { (seen, since) = (control.frames, now) }
             if now - since > Self.patience { for lane in lanes { lane.abandon() } }
+        }
+    }
+}
+
+extension NetRun {
+    private func kill(_ lanes: [NetLane], _ served: ServedInterface) throws(LoopbackError) {
+        guard var series = kills else { return }
+        defer { kills = series }
+        do throws(LoopbackError) {
+            try served.kill(&series) { [control] in
+                lanes.contains { !$0.isDone } && !control.isStopping ? control.frames : nil
+            }
+        } catch {
+            for lane in lanes { lane.abandon() }
+            throw error
         }
     }
 }
@@ -150,23 +169,25 @@ private final class NetLane: @unchecked Sendable {
         guard let lane = transmit.take() else { return }
         let arrivals = load.verifies ? try Self.socket(interface, receives: true) : nil
         let start = linux_thread_nanoseconds()
-        var sending = TransmitLoad(lane, pattern, limit: limit, verifiedAt: arrivals)
+        var sending = TransmitLoad(
+            lane, pattern, limit: limit, verifiedAt: arrivals, mayLose: load.killNanoseconds != nil)
         try sending.run(control) { abandoned.load(ordering: .relaxed) }
         result = NetReport.Share(
             frames: sending.sent, frontendNanoseconds: linux_thread_nanoseconds() - start, refused: sending.refused,
             verified: sending.verified,
-            notifications: sending.notifications)
+            notifications: sending.notifications, lost: sending.lost, doubled: sending.doubled)
     }
 
     private func take(_ control: NetLoadControl, _ interface: String) throws(NetLoadFault) {
         guard let lane = receive.take() else { return }
         let sender = try Self.socket(interface, receives: false)
-        var taking = ReceiveLoad(lane, pattern, sender, limit: limit, verifies: load.verifies)
+        var taking = ReceiveLoad(
+            lane, pattern, sender, limit: limit, verifies: load.verifies, mayLose: load.killNanoseconds != nil)
         try taking.run(control) { abandoned.load(ordering: .relaxed) }
         result = NetReport.Share(
             frames: taking.delivered, frontendNanoseconds: taking.threadNanoseconds, verified: taking.verified,
             notifications: taking.notifications,
-            nanoseconds: taking.nanoseconds)
+            nanoseconds: taking.nanoseconds, lost: taking.lost, doubled: taking.doubled)
     }
 
     private static func socket(_ interface: String, receives: Bool) throws(NetLoadFault) -> PacketSocket {
@@ -195,6 +216,8 @@ extension NetReport {
         var notifications: UInt64 = 0
         /// Where it is not the whole load's.
         var nanoseconds: UInt64?
+        var lost: UInt64 = 0
+        var doubled: UInt64 = 0
     }
 
     mutating func add(_ share: Share) {
@@ -203,6 +226,8 @@ extension NetReport {
         refused += share.refused
         verified += share.verified
         notifications += share.notifications
+        lost += share.lost
+        doubled += share.doubled
         if let own = share.nanoseconds { nanoseconds = own }
     }
 }

@@ -44,7 +44,8 @@ final class ServedInterface {
         try NetworkNamespace.check(linux_interface_set_up(index, 1), "set \(name) up")
     }
 
-    var processorNanoseconds: UInt64 { UInt64(clamping: world.daemon?.processorNanoseconds ?? 0) }
+    /// Of all daemons so far.
+    var processorNanoseconds: UInt64 { UInt64(clamping: world.daemonNanoseconds) }
     var daemonProcess: Int32 { world.daemon?.identifier ?? 0 }
 
     /// Connects the guest's queues.
@@ -52,6 +53,11 @@ final class ServedInterface {
         let most = try frontend.maximumQueues()
         guard queues.count <= most else { throw .notOffered("--queues \(queues.count): the backend offers \(most)") }
         try frontend.connect(queues)
+    }
+
+    /// Kills the daemon if it is time, and waits for its successor's first response.
+    func kill(_ series: inout KillSeries, progress: () -> UInt64?) throws(LoopbackError) {
+        try series.go(world, progress: progress)
     }
 
     /// Detaches the interface as a toolstack does; the daemon has nothing left to do and ends.

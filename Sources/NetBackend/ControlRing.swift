@@ -25,13 +25,18 @@ public import XenWire
     /// What was read from a guest's page.
     private let page: UnsafeMutableRawPointer
     private(set) var condition = NetCondition.running
+    /// The request that is being answered.
+    private var record: AnswerRecord
+    private let journal: Journal?
 
     /// Maps the ring.
     ///
-    /// - Parameter follow: called after a change of what was set.
+    /// - Parameters:
+    ///   - recovers: an earlier process has served the ring; what it was answering lies in the policy's journal.
+    ///   - follow: called after a change of what was set.
     public init(
         _ reference: GrantReference, of domain: DomainID, policy: SharedReceivePolicy, grants: any GrantTable,
-        events: any EventChannel, follow: @escaping @Sendable () -> Void = {}
+        events: any EventChannel, recovers: Bool = false, follow: @escaping @Sendable () -> Void = {}
     ) throws(Fault) {
         let mapping = try grants.map([reference], of: domain, writable: true)
         // One page, which lives as long as this value.
@@ -47,6 +52,10 @@ public import XenWire
             base: base, entries: NetRing.controlSlots, entrySize: NetRing.controlSlot,
             startingAt: xen_load_relaxed(base + Int(XEN_RING_RSP_PROD)))
         unsafe page = .allocate(byteCount: 4096, alignment: 4096)
+        journal = policy.journal
+        record = AnswerRecord(
+            slots: 1, of: NetRing.controlSlot, in: policy.journal, at: PolicyRecord.controlOffset)
+        if recovers { record.restore(to: ring) }
     }
 
     deinit { unsafe page.deallocate() }
@@ -58,21 +67,29 @@ public import XenWire
             condition = .violated(.ringOverrun)
             return false
         }
-        for _ in 0..<waiting { answer() }
-        guard ring.publish() else { return waiting > 0 }
-        events.notify()
-        return true
+        var owesEvent = false
+        for _ in 0..<waiting {
+            answer()
+            // One by one: what is set again by the next process is set as if for the first time.
+            owesEvent = ring.publish() || owesEvent
+        }
+        if waiting > 0 { journal?.forgetFaults() }
+        if owesEvent { events.notify() }
+        return waiting > 0
     }
 
     /// Asks for an event and looks once more; true if the caller may sleep.
     public func arm() -> Bool { condition != .running || ring.arm() }
 
     private func answer() {
-        var request = netif_ctrl_request_wire(id: 0, type: 0, data: (0, 0, 0))
-        // 16 bytes of a slot of 16, read once.
-        unsafe xen_copy_out(&request, ring.takeSlot(), NetRing.controlSlot)
+        let slot = UInt16(truncatingIfNeeded: ring.consumed & (NetRing.controlSlots &- 1))
+        // 16 bytes of a slot of 16, read once, into a record with room for one.
+        unsafe xen_copy_out(record.copies, ring.takeSlot(), NetRing.controlSlot)
+        let request = unsafe record.copies.load(as: netif_ctrl_request_wire.self)
+        record.note(ring.produced, 1)
         var response = netif_ctrl_response_wire(id: request.id, type: request.type, status: 0, data: 0)
         do throws(ControlStatus) {
+            try goAlone(slot)
             response.data = try apply(ControlRequest.judge(request))
             count(.controlRequests)
         } catch {
@@ -81,6 +98,13 @@ public import XenWire
         }
         // Twelve bytes of a slot of 16.
         unsafe ring.responseSlot().storeBytes(of: response, as: netif_ctrl_response_wire.self)
+    }
+
+    /// A process has ended during this request, for a fault of its own: not again.
+    private func goAlone(_ slot: UInt16) throws(ControlStatus) {
+        guard let journal, journal.faults > 0 else { return }
+        guard journal.condemned != slot else { throw .notSupported }
+        journal.goAlone(slot)
     }
 
     /// The page is read before the policy is locked: queues never wait for a guest's grant.

@@ -22,10 +22,11 @@ final class ControlThread: Sendable {
     ///
     /// - Parameters:
     ///   - attention: an eventfd that is signalled when the condition changes; it outlives the thread.
+    ///   - recovers: an earlier process has served the ring.
     ///   - follow: called on the thread after a change of what the guest has set.
     init(
         name: String, _ rings: NetConnection.Control, of domain: DomainID, policy: SharedReceivePolicy,
-        platform: any RingPlatform, attention: Int32, follow: @escaping @Sendable () -> Void
+        platform: any RingPlatform, attention: Int32, recovers: Bool, follow: @escaping @Sendable () -> Void
     ) throws(Fault) {
         let control = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "create an eventfd")
         let state = SharedState()
@@ -36,11 +37,15 @@ final class ControlThread: Sendable {
                 let events = try platform.bindEventChannel(to: rings.port, of: domain)
                 let ring = try ControlRing(
                     rings.ring, of: domain, policy: policy, grants: platform.openGrantTable(), events: events,
-                    follow: follow)
+                    recovers: recovers, follow: follow)
                 started.give(.success(ring.cells))
-                Self.run(ring, events, wakeup, until: { state.stopping.load(ordering: .acquiring) }) { condition in
-                    state.condition.withLock { $0 = condition }
-                    linux_eventfd_signal(attention)
+                // An earlier process may have published without having told the guest.
+                if recovers { events.notify() }
+                recordingFaults(in: policy.journal) {
+                    Self.run(ring, events, wakeup, until: { state.stopping.load(ordering: .acquiring) }) { condition in
+                        state.condition.withLock { $0 = condition }
+                        linux_eventfd_signal(attention)
+                    }
                 }
             } catch {
                 started.give(.failure(error))

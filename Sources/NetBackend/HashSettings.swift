@@ -14,6 +14,15 @@ struct HashSettings: Sendable, Equatable {
 
     init(queues: Int) { self.queues = queues }
 
+    /// As they were set once.
+    init(queues: Int, algorithm: HashAlgorithm, types: HashTypes, key: [UInt8], mapping: [UInt8]) {
+        self.queues = queues
+        self.algorithm = algorithm
+        self.types = types
+        self.key = key
+        self.mapping = mapping
+    }
+
     /// What is hashed now.
     var activeTypes: HashTypes { algorithm == .none ? [] : types }
 

@@ -9,6 +9,7 @@ internal import Tap
 public import Telemetry
 internal import XenWire
 public import Xenbus
+internal import Xenstore
 
 /// One virtual network interface: a TAP device that the toolstack's scripts attach, and queues between it and the guest
 /// while a frontend is connected. Used from the control thread only.
@@ -18,7 +19,10 @@ public final class NetDevice: SplitDevice {
     private let filters: Bool
     private let attachment: NetAttachment
     private let platform: any RingPlatform
+    private let journals: NetJournals
     private let means: Result<Means, Fault>
+    /// What is offered, or was to the guest that is connected.
+    private var served: NetOffer
     private let log: Logger
     private var connection: NetConnection?
     private var queues: [NetQueueThread] = []
@@ -34,9 +38,10 @@ public final class NetDevice: SplitDevice {
     /// - Parameters:
     ///   - filters: interfaces send only what is their guest's own, unless their node `filter` says otherwise.
     ///   - attachment: how interfaces without a script are attached.
+    ///   - records: what outlives the process.
     public init(
         _ identity: DeviceIdentity, _ offer: NetOffer, filters: Bool, attachment: NetAttachment,
-        platform: any RingPlatform, log: Logger
+        platform: any RingPlatform, records: any InterfaceRecords, log: Logger
     ) {
         self.identity = identity
         self.offer = offer
@@ -46,7 +51,15 @@ public final class NetDevice: SplitDevice {
         var log = log
         log[metadataKey: "device"] = "\(identity)"
         self.log = log
-        means = Result { () throws(Fault) in try Means(identity, offer) }
+        let journals = NetJournals(identity, records)
+        self.journals = journals
+        let left = journals.left
+        // What is connected stays as it was agreed, whatever is offered to others now.
+        served = left > 0 ? NetOffer() : offer
+        means = Result { () throws(Fault) in
+            try journals.note(device: true)
+            return try Means(identity, queues: max(offer.queues, left), isConnected: left > 0)
+        }
     }
 
     /// What an interface needs whether or not a frontend is there.
@@ -54,9 +67,10 @@ public final class NetDevice: SplitDevice {
         let tap: TapDevice
         let attention: Attention
 
-        init(_ identity: DeviceIdentity, _ offer: NetOffer) throws(Fault) {
+        init(_ identity: DeviceIdentity, queues: Int, isConnected: Bool) throws(Fault) {
             attention = try Attention()
-            tap = try TapDevice("vif\(identity.deviceClass.frontend).\(identity.number)", queues: offer.queues)
+            tap = try TapDevice(
+                "vif\(identity.deviceClass.frontend).\(identity.number)", queues: queues, keepsCarrier: isConnected)
             try tap.setPersistent(true)
             // What the guest does not take is done here.
             try tap.setOffloads([.checksum, .segmentationV4, .segmentationV6])
@@ -77,8 +91,16 @@ public final class NetDevice: SplitDevice {
 
     deinit {
         guard !isSuspended, case .success(let means) = means else { return }
-        do throws(Fault) { try means.tap.setPersistent(false) } catch { log.warning("\(error)") }
+        do throws(Fault) {
+            try means.tap.setPersistent(false)
+            try journals.note(device: false)
+        } catch {
+            log.warning("\(error)")
+        }
     }
+
+    /// The records of interface `number`.
+    public static func recordNames(of number: UInt32) -> [String] { NetJournals.names(of: number) }
 
     // MARK: keys
 
@@ -92,36 +114,19 @@ public final class NetDevice: SplitDevice {
         return offer.transportKeys + [PublishedKey("hotplug-error", "\(fault)")]
     }
 
-    public func frontendKeys(after known: NodeValues) -> [String] { NetConnection.ringKeys(after: known, offer) }
+    public func frontendKeys(after known: NodeValues) -> [String] { NetConnection.ringKeys(after: known, served) }
 
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try connect(frontend, backend, isFresh: true)
-    }
-
-    /// - Parameter isFresh: no earlier process has served these rings.
-    private func connect(
-        _ frontend: NodeValues, _ backend: NodeValues, isFresh: Bool
-    ) throws(DeviceFailure) -> [PublishedKey] {
         do {
             let means = try means.get()
-            let tap = means.tap
-            let settings = try InterfaceSettings(backend, filters: filters)
-            let connection = try NetConnection.negotiate(frontend, offer)
-            let hotplug = try attachment.attach("\(identity)", tap.index, backend)
-            try setMTU(settings, connection, tap)
-            limit.set(settings.rate)
-            try tap.attach(queues: connection.queues.count)
-            self.connection = connection
-            policy = SharedReceivePolicy(queues: connection.queues.count, knowsGroups: isFresh)
-            // First, for the host sends nothing before it has noticed, not even answers.
-            try tap.setCarrier(true)
-            // What an earlier process has set stays as long as the connection.
-            if isFresh { try tap.resetSteering() }
-            try start(connection, settings, means)
-            conditions = currentConditions.map { _ in .running }
-            log.info("\(tap.name): \(summary(connection))")
+            let connection = try NetConnection.negotiate(frontend, served)
+            let hotplug = try attachment.attach("\(identity)", means.tap.index, backend)
+            let kept = try journals.make(connection, vm: backend[DomainKeys.vm]?.text)
+            policy = SharedReceivePolicy(queues: connection.queues.count, journal: kept.policy)
+            try means.tap.resetSteering()
+            try start(Start(connection, try settings(backend), kept.queues, recovers: false), means)
             return [PublishedKey("carrier", 1)] + hotplug
         } catch {
             disconnect()
@@ -129,21 +134,93 @@ public final class NetDevice: SplitDevice {
         }
     }
 
+    /// Serves on what an earlier process has served, as its journals say. A guest that has made itself new rings meanwhile
+    /// starts afresh. Of rings without a journal nobody knows what is on them, so they are not touched.
+    public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
+        do {
+            guard try serveOn(frontend, backend) else {
+                log.notice("the guest has made itself new rings")
+                return try connect(frontend: frontend, backend: backend)
+            }
+        } catch let failure as DeviceFailure {
+            throw failure
+        } catch {
+            disconnect()
+            throw DeviceFailure("cannot be served on, the guest loses it: \(error)")
+        }
+        attachAgain(backend)
+        return [PublishedKey("carrier", 1)]
+    }
+
+    /// False if the guest has other rings.
+    private func serveOn(_ frontend: NodeValues, _ backend: NodeValues) throws -> Bool {
+        let means = try means.get()
+        let connection = try NetConnection.negotiate(frontend, served)
+        guard case .same(let kept) = try journals.find(connection, vm: backend[DomainKeys.vm]?.text) else {
+            return false
+        }
+        policy = try SharedReceivePolicy(recovering: kept.policy, queues: connection.queues.count)
+        // What the guest says now, before the first frame.
+        if let live = try? LiveSettings(frontend) { follow(live) }
+        try start(Start(connection, try settings(backend), kept.queues, recovers: true), means)
+        return true
+    }
+
+    /// It is attached already, unless somebody has taken that away meanwhile.
+    private func attachAgain(_ backend: NodeValues) {
+        guard case .success(let means) = means else { return }
+        do throws(NetAttachmentFailure) {
+            _ = try attachment.attach("\(identity)", means.tap.index, backend)
+        } catch {
+            log.error("\(error)")
+        }
+    }
+
+    private func settings(_ backend: NodeValues) throws(KeyRefusal) -> InterfaceSettings {
+        try InterfaceSettings(backend, filters: filters)
+    }
+
+    /// What a connection is started with.
+    private struct Start {
+        let connection: NetConnection
+        let settings: InterfaceSettings
+        let journals: [Journal]
+        /// They are an earlier process's.
+        let recovers: Bool
+
+        init(_ connection: NetConnection, _ settings: InterfaceSettings, _ journals: [Journal], recovers: Bool) {
+            self.connection = connection
+            self.settings = settings
+            self.journals = journals
+            self.recovers = recovers
+        }
+    }
+
+    private func start(_ start: Start, _ means: Means) throws {
+        let tap = means.tap
+        try setMTU(start.settings, start.connection, tap)
+        limit.set(start.settings.rate)
+        try tap.attach(queues: start.connection.queues.count)
+        connection = start.connection
+        // First, for the host sends nothing before it has noticed, not even answers.
+        try tap.setCarrier(true)
+        try startThreads(start, means)
+        conditions = currentConditions.map { _ in .running }
+        log.info("\(start.recovers ? "served on: " : "")\(tap.name): \(summary(start.connection))")
+    }
+
     /// What fails here is mostly what the guest says of its rings, and nothing that a script or a host's owner could mend.
-    private func start(
-        _ connection: NetConnection, _ settings: InterfaceSettings, _ means: Means
-    ) throws(RingFailure) {
+    private func startThreads(_ start: Start, _ means: Means) throws(RingFailure) {
         do throws(Fault) {
-            for index in connection.queues.indices { try start(index, connection, settings, means) }
-            try startControl(connection, means)
+            for index in start.connection.queues.indices { try startQueue(index, start, means) }
+            try startControl(start, means)
         } catch {
             throw RingFailure(description: "\(error)")
         }
     }
 
-    private func start(_ index: Int, _ connection: NetConnection, _ settings: InterfaceSettings, _ means: Means)
-        throws(Fault)
-    {
+    private func startQueue(_ index: Int, _ start: Start, _ means: Means) throws(Fault) {
+        let (connection, settings) = (start.connection, start.settings)
         queues.append(
             try NetQueueThread(
                 NetQueueConfiguration(
@@ -151,7 +228,7 @@ public final class NetDevice: SplitDevice {
                     backend: identity.deviceClass.backend, rings: connection.queues[index],
                     offloads: connection.offloads, scatters: connection.scatters,
                     notifiesReceive: connection.notifiesReceive, filter: settings.filter, limit: limit,
-                    policy: policy),
+                    policy: policy, journal: start.journals[index], recovers: start.recovers),
                 platform: platform, tap: means.tap.queues[index].number,
                 attention: means.attention.number))
     }
@@ -162,11 +239,14 @@ public final class NetDevice: SplitDevice {
         try tap.setMTU(connection.scatters ? mtu : min(mtu, 1500))
     }
 
-    private func startControl(_ connection: NetConnection, _ means: Means) throws(Fault) {
-        guard let rings = connection.control else { return }
+    private func startControl(_ start: Start, _ means: Means) throws(Fault) {
+        guard let rings = start.connection.control else { return }
+        let follow = steering(means.tap, start.connection.queues.count)
+        // An earlier process may have ended between what it wrote down and what it did.
+        if start.recovers { follow() }
         control = try ControlThread(
             name: "\(identity).ctrl", rings, of: identity.deviceClass.frontend, policy: policy, platform: platform,
-            attention: means.attention.number, follow: steering(means.tap, connection.queues.count))
+            attention: means.attention.number, recovers: start.recovers, follow: follow)
     }
 
     /// What has the kernel steer as the guest has set it; without the right to do so packets carry their hashes, and come
@@ -196,13 +276,16 @@ public final class NetDevice: SplitDevice {
         follow(rate: keys.backend)
         do throws(KeyRefusal) {
             // The multicast list may be changed whether or not it is applied (netif.h).
-            let settings = try LiveSettings(keys.frontend)
-            policy.change {
-                $0.filtersGroups = settings.filtersMulticast
-                $0.headroom = settings.headroom
-            }
+            follow(try LiveSettings(keys.frontend))
         } catch {
             throw DeviceFailure("\(error)")
+        }
+    }
+
+    private func follow(_ settings: LiveSettings) {
+        policy.change {
+            $0.filtersGroups = settings.filtersMulticast
+            $0.headroom = settings.headroom
         }
     }
 
@@ -221,12 +304,6 @@ public final class NetDevice: SplitDevice {
         return "\(connection.queues.count) queues with \(split) each, \(connection.scatters ? "" : "no ")scatter-gather"
     }
 
-    /// Responses are in order and never outstanding between two turns: rings say all there is to know, but for what a guest
-    /// has set earlier. Without its multicast list it gets all groups; without its hash settings, no hashes.
-    public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try connect(frontend, backend, isFresh: false)
-    }
-
     public func suspend() {
         isSuspended = true
         stopQueues()
@@ -235,8 +312,10 @@ public final class NetDevice: SplitDevice {
     public func disconnect() {
         stopQueues()
         connection = nil
+        served = offer
         guard case .success(let means) = means else { return }
         do throws(Fault) {
+            try journals.remove()
             try means.tap.setCarrier(false)
             try means.tap.resetSteering()
         } catch {
@@ -252,7 +331,14 @@ public final class NetDevice: SplitDevice {
     }
 
     public func closeVolume() {
-        do throws(Fault) { try attachment.detach("\(identity)") } catch { log.warning("\(error)") }
+        do throws(Fault) {
+            try attachment.detach("\(identity)")
+            // Also of a connection that ended while nobody served it.
+            try journals.remove()
+            if case .success(let means) = means { try means.tap.setCarrier(false) }
+        } catch {
+            log.warning("\(error)")
+        }
     }
 
     public var isPeerAlive: Bool {

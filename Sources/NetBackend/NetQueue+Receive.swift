@@ -303,10 +303,12 @@ extension NetQueueCore {
         return request
     }
 
-    /// A copy, made once, of the request at an index.
+    /// A copy, made once, of the request at an index; what it is answered with overwrites it on the ring.
     @inline(__always) private func request(_ index: UInt32) -> netif_rx_request_wire {
         // One load of a slot's eight bytes, which are aligned.
         let word = unsafe xen_load_relaxed64(receive.slot(index).assumingMemoryBound(to: UInt64.self))
+        // The table has as many elements as the ring has slots.
+        unsafe buffers.element(Int((index &- receive.produced) & (NetRing.slots &- 1))).pointee = word
         return netif_rx_request_wire(
             id: UInt16(truncatingIfNeeded: word), pad: 0, gref: UInt32(truncatingIfNeeded: word >> 32))
     }
@@ -315,6 +317,7 @@ extension NetQueueCore {
     private mutating func respond() {
         var (packets, bytes, refused): (UInt64, UInt64, UInt64) = (0, 0, 0)
         let start = receive.produced
+        receiveRecord.note(start, UInt32(truncatingIfNeeded: deliveryCount))
         for index in 0..<deliveryCount {
             let delivery = unsafe deliveries.element(index).pointee  // below `deliveryCount`
             let isCopied = delivery.segment == ReceiveSlot.noSegment || isCopied(Int(delivery.segment))

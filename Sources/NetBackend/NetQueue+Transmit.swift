@@ -16,7 +16,7 @@ extension NetQueueCore {
         }
         guard waiting > 0, transmitRest == 0 else { return false }
         let count = Int(waiting)
-        copyRequests(count)
+        copyRequests(waiting)
         var position = 0
         while position < count {
             let packets = judge(count, &position)
@@ -29,22 +29,24 @@ extension NetQueueCore {
         return position > 0
     }
 
-    /// Every request is copied out once, and nothing but the copy is looked at.
-    private mutating func copyRequests(_ count: Int) {
-        for index in 0..<count {
+    /// Every request is copied out once, and nothing but the copy is looked at. From here on the copies are what counts, for
+    /// the next process as well, until all that is answered of them is published.
+    mutating func copyRequests(_ count: UInt32) {
+        for index in 0..<Int(count) {
             // `waiting` is at most the ring's size, which is the table's.
             let slot = unsafe transmit.slot(transmit.consumed &+ UInt32(truncatingIfNeeded: index))
             unsafe xen_copy_out(requests.element(index), slot, NetRing.transmitSlot)
         }
+        transmitRecord.note(transmit.produced, count)
     }
 
     /// Judges packet after packet, from `position` on, and prepares their copies; how many are taken from the ring.
-    private mutating func judge(_ count: Int, _ position: inout Int) -> Int {
+    mutating func judge(_ count: Int, _ position: inout Int) -> Int {
         segmentCount = 0
         let start = position
         var taken = 0
         var used = 0
-        while position < count, taken < FrameMemory.writes, condition == .running {
+        while position < count, taken < batchLimit, condition == .running {
             let packet: TransmitPacket
             do throws(NetViolation) {
                 // `position` is below `count`.
@@ -146,7 +148,7 @@ extension NetQueueCore {
     }
 
     /// Hands packets to the TAP device, all together.
-    private mutating func send(_ count: Int) {
+    mutating func send(_ count: Int) {
         outgoing.clear()
         for index in 0..<count { prepareWrite(index) }
         outgoing.run()
@@ -203,7 +205,7 @@ extension NetQueueCore {
     }
 
     /// One response for each slot, in their order.
-    private mutating func answer(_ index: Int) {
+    mutating func answer(_ index: Int) {
         let packet = packets[index]
         for slot in 0..<Int(packet.slots) {
             let isExtra = slot > 0 && slot <= Int(packet.extras)
@@ -217,7 +219,7 @@ extension NetQueueCore {
         unsafe slot.storeBytes(of: UInt32(id) | UInt32(UInt16(bitPattern: status)) << 16, as: UInt32.self)
     }
 
-    private mutating func publishTransmit() {
+    mutating func publishTransmit() {
         guard transmit.unpublished > 0, transmit.publish() else { return }
         transmitEvents.notify()
         count(.eventsSent)

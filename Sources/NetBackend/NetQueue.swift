@@ -28,13 +28,17 @@ public struct NetQueueConfiguration: Sendable {
     public var policy: SharedReceivePolicy
     /// Where the rings' private indices start; nil: behind the last response, which is 0 on a fresh ring.
     public var firstIndices: (transmit: UInt32, receive: UInt32)?
+    /// Where what is being answered is written down, with `NetQueue.journalBytes` in its body; nil: nowhere.
+    public var journal: Journal?
+    /// The journal is an earlier process's, which has served these rings.
+    public var recovers: Bool
 
     public init(
         name: String, domain: DomainID, backend: DomainID, rings: NetConnection.Rings, offloads: GuestOffloads,
         scatters: Bool,
         notifiesReceive: Bool = true, filter: SourceFilter? = nil, limit: RateLimit = RateLimit(),
         policy: SharedReceivePolicy = SharedReceivePolicy(),
-        firstIndices: (transmit: UInt32, receive: UInt32)? = nil
+        firstIndices: (transmit: UInt32, receive: UInt32)? = nil, journal: Journal? = nil, recovers: Bool = false
     ) {
         self.name = name
         self.domain = domain
@@ -47,6 +51,8 @@ public struct NetQueueConfiguration: Sendable {
         self.limit = limit
         self.policy = policy
         self.firstIndices = firstIndices
+        self.journal = journal
+        self.recovers = recovers
     }
 }
 
@@ -90,6 +96,9 @@ public final class NetQueue {
             receiveEvents: receiveEvents, tap: tap, clock: clock, counters: cells.writer)
     }
 
+    /// Bytes of a queue's part of its journal: a record for each ring.
+    public static let journalBytes = 2 * NetQueueCore.recordBytes
+
     /// Sends what the guest has put up and delivers what the TAP device has; true if it did anything.
     public func turn() -> Bool { unsafe core.turn() }
 
@@ -127,6 +136,8 @@ public enum NetCounter: Int, CaseIterable, Sendable {
     /// Packets of the guest that were not sent: too many slots, inconsistent sizes, too short; no such grant; a sum or
     /// segmentation of what is not understood; refused by the host's network.
     case tooManySlots, longerThanSaid, tooShort, grantRefused, frameRefused, hostRefused
+    /// Packets of the guest that were not sent because a process had ended during each of them, for a fault of its own.
+    case condemned
     /// Packets to the guest that were not delivered: larger than it takes, no such grant, cut from what is no TCP.
     case tooLarge, receiveGrantRefused, notCuttable
     /// Frames thrown away because the guest has put up no buffers for long.
@@ -160,8 +171,19 @@ struct NetQueueCore: ~Copyable {
 
     var transmit: BackRing
     var receive: BackRing
-    /// Private copies of the transmit requests of a turn.
+    /// Private copies of the transmit requests of a turn, and of the receive requests that are about to be answered: what
+    /// responses overwrite.
     let requests: FixedTable<netif_tx_request_wire>
+    let buffers: FixedTable<UInt64>
+    var transmitRecord: AnswerRecord
+    var receiveRecord: AnswerRecord
+    let journal: Journal?
+    /// The process before this one has ended for a fault of its own, and nothing has gone well since.
+    var isCautious: Bool
+    /// Until where packets from the guest go alone, once that is known.
+    var aloneUntil: UInt32?
+    /// Packets of one batch at most.
+    var batchLimit = FrameMemory.writes
     let packets: FixedTable<OutgoingPacket>
     /// Responses of a turn to the receive ring, in ring order.
     let deliveries: FixedTable<ReceiveSlot>
@@ -225,8 +247,13 @@ struct NetQueueCore: ~Copyable {
             base: receiveBase, entries: NetRing.slots, entrySize: NetRing.receiveSlot,
             startingAt: configuration.firstIndices?.receive ?? xen_load_relaxed(receiveBase + Int(XEN_RING_RSP_PROD)))
         let slots = Int(NetRing.slots)
-        requests = FixedTable(
-            repeating: netif_tx_request_wire(gref: 0, offset: 0, flags: 0, id: 0, size: 0), count: slots)
+        journal = configuration.journal
+        isCautious = configuration.journal.map { $0.faults > 0 } ?? false
+        transmitRecord = AnswerRecord(slots: slots, of: NetRing.transmitSlot, in: journal)
+        receiveRecord = AnswerRecord(slots: slots, of: NetRing.receiveSlot, in: journal, at: Self.recordBytes)
+        // The records live as long as the tables, which are in them.
+        requests = unsafe FixedTable(in: transmitRecord.copies, count: slots)
+        buffers = unsafe FixedTable(in: receiveRecord.copies, count: slots)
         packets = FixedTable(repeating: OutgoingPacket(), count: slots)
         deliveries = FixedTable(repeating: ReceiveSlot(), count: slots)
         segments = FixedTable(
@@ -237,11 +264,21 @@ struct NetQueueCore: ~Copyable {
         incoming = try? FrameReads(file: tap)
         self.tap = tap
         frames = FixedTable(repeating: ReadFrame(), count: FrameMemory.reads)
+        guard configuration.recovers else { return }
+        transmitRecord.restore(to: self.transmit)
+        receiveRecord.restore(to: self.receive)
     }
+
+    /// Whole pages.
+    static let recordBytes = (AnswerRecord.bytes(slots: Int(NetRing.slots), of: NetRing.transmitSlot) + 4095) & ~4095
 
     mutating func turn() -> Bool {
         guard condition == .running else { return false }
         beginTurn()
+        return isCautious ? cautiousTurn() : ordinaryTurn()
+    }
+
+    mutating func ordinaryTurn() -> Bool {
         var worked = transmitPackets()
         // A broken rule of one ring stops both.
         if condition == .running { worked = receivePackets() || worked }

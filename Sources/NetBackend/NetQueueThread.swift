@@ -36,9 +36,11 @@ public final class NetQueueThread: Sendable {
                 let loop = try NetQueueLoop(
                     configuration, platform: platform, tap: tap, control: wakeup, clock: clock)
                 started.give(.success(loop.queue.cells))
-                loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
-                    state.condition.withLock { $0 = condition }
-                    linux_eventfd_signal(attention)
+                recordingFaults(in: configuration.journal) {
+                    loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
+                        state.condition.withLock { $0 = condition }
+                        linux_eventfd_signal(attention)
+                    }
                 }
             } catch {
                 started.give(.failure(error))
@@ -70,6 +72,14 @@ public final class NetQueueThread: Sendable {
     }
 }
 
+/// Has the journal know of signals by which this thread ends the process during `body`.
+func recordingFaults(in journal: Journal?, during body: () -> Void) {
+    // The journal keeps the record mapped, and the caller keeps the journal.
+    unsafe linux_record_faults(journal.map { unsafe $0.faultRecord.assumingMemoryBound(to: UInt32.self) })
+    body()
+    linux_record_faults(nil)
+}
+
 /// What a queue's thread runs.
 private final class NetQueueLoop {
     let queue: NetQueue
@@ -82,6 +92,7 @@ private final class NetQueueLoop {
     private var throttle = EventThrottle()
     private var patience: ReceivePatience
     private let notifiesReceive: Bool
+    private let recovers: Bool
     private var busyTurns: UInt64 = 0
 
     /// How often a guest that does not say so is looked at for receive buffers (xen-netback: 30 ms).
@@ -102,11 +113,13 @@ private final class NetQueueLoop {
         self.tap = tap
         self.control = control
         notifiesReceive = configuration.notifiesReceive
+        recovers = configuration.recovers
         patience = ReceivePatience(notifies: configuration.notifiesReceive)
     }
 
     func run(stopping: () -> Bool, report: (NetCondition) -> Void) {
         var condition = NetCondition.running
+        if recovers { announce() }
         while !stopping() {
             let worked = queue.turn()
             if worked { throttle.foundWork() }
@@ -119,6 +132,12 @@ private final class NetQueueLoop {
             }
             if !worked || queue.hasTakenAll, queue.arm() { sleep() }
         }
+    }
+
+    /// An earlier process may have published without having told the guest.
+    private func announce() {
+        transmitEvents.notify()
+        if isSplit { receiveEvents.notify() }
     }
 
     private var condition: NetCondition {

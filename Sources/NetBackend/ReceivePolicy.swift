@@ -1,5 +1,5 @@
 internal import NetFrames
-internal import SharedRing
+public import SharedRing
 internal import Synchronization
 internal import XenWire
 
@@ -7,8 +7,8 @@ internal import XenWire
 struct ReceivePolicy: Sendable {
     /// Groups that do not lie in `groups` are kept back.
     var filtersGroups = false
-    /// The guest's multicast list; nil: an earlier process knew it, and any group may be on it.
-    var groups: Set<MACAddress>? = []
+    /// The guest's multicast list.
+    var groups: Set<MACAddress> = []
     /// Bytes of each packet's first page that are left to the guest, for what it puts in front (XDP).
     var headroom = 0
     var hash: HashSettings
@@ -21,13 +21,12 @@ struct ReceivePolicy: Sendable {
         switch change {
         case .joinMulticast(let address):
             guard address.isMulticast else { return false }
-            guard var known = groups, !known.contains(address) else { return true }
-            guard known.count < Self.largestList else { return false }
-            known.insert(address)
-            groups = known
+            guard !groups.contains(address) else { return true }
+            guard groups.count < Self.largestList else { return false }
+            groups.insert(address)
             return true
         case .leaveMulticast(let address):
-            groups?.remove(address)
+            groups.remove(address)
             return true
         default: return false
         }
@@ -40,14 +39,25 @@ public final class SharedReceivePolicy: Sendable {
     private let policy: Mutex<ReceivePolicy>
     /// Grows with each change.
     private let version = Atomic<UInt64>(1)
+    /// Where it is kept for the next process.
+    let journal: Journal?
 
+    /// What no guest has set anything of.
+    ///
     /// - Parameters:
     ///   - queues: of the connection; what a guest may steer packets to.
-    ///   - knowsGroups: false if an earlier process took the guest's multicast list with it.
-    public init(queues: Int = 1, knowsGroups: Bool = true) {
-        var policy = ReceivePolicy(hash: HashSettings(queues: queues))
-        if !knowsGroups { policy.groups = nil }
+    ///   - journal: a new one; nil: it goes with the process.
+    public init(queues: Int = 1, journal: Journal? = nil) {
+        let policy = ReceivePolicy(hash: HashSettings(queues: queues))
+        if let journal { PolicyRecord(journal: journal).store(policy) }
         self.policy = Mutex(policy)
+        self.journal = journal
+    }
+
+    /// What an earlier process has kept.
+    init(recovering journal: Journal, queues: Int) throws(JournalRefusal) {
+        policy = Mutex(try PolicyRecord(journal: journal).load(queues: queues))
+        self.journal = journal
     }
 
     /// The policy, if it is another one than at `seen`.
@@ -63,7 +73,14 @@ public final class SharedReceivePolicy: Sendable {
 
     func change<Result: Sendable>(_ body: (inout ReceivePolicy) -> Result) -> Result {
         defer { version.add(1, ordering: .releasing) }
-        return policy.withLock { body(&$0) }
+        return policy.withLock { policy in
+            let before = policy
+            let result = body(&policy)
+            if let journal, policy.groups != before.groups || policy.hash != before.hash {
+                PolicyRecord(journal: journal).store(policy)
+            }
+            return result
+        }
     }
 }
 
@@ -84,9 +101,9 @@ struct ReceiveRules: ~Copyable {
     mutating func follow(_ shared: SharedReceivePolicy) {
         guard let policy = shared.changed(since: &seen) else { return }
         headroom = policy.headroom
-        filtersGroups = policy.filtersGroups && policy.groups != nil
+        filtersGroups = policy.filtersGroups
         groupCount = 0
-        for address in policy.groups ?? [] {
+        for address in policy.groups {
             groups[groupCount] = address.rawValue
             groupCount += 1
         }

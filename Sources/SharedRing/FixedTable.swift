@@ -4,15 +4,25 @@
     @usableFromInline let base: UnsafeMutablePointer<Element>
     /// Elements in the table.
     public let count: Int
+    /// The elements' memory goes with the table.
+    private let ownsMemory: Bool
 
     /// A table of `count` copies of `element`.
     public init(repeating element: Element, count: Int) {
         unsafe base = UnsafeMutablePointer<Element>.allocate(capacity: count)
         unsafe base.initialize(repeating: element, count: count)
         self.count = count
+        ownsMemory = true
     }
 
-    deinit { unsafe base.deallocate() }
+    /// A table of what lies in memory that outlives it, and holds `count` elements.
+    @unsafe public init(in memory: UnsafeMutableRawPointer, count: Int) {
+        unsafe base = memory.bindMemory(to: Element.self, capacity: count)
+        self.count = count
+        ownsMemory = false
+    }
+
+    deinit { if ownsMemory { unsafe base.deallocate() } }
 
     /// The element at `index`, in place.
     @inlinable public subscript(index: Int) -> Element {

@@ -32,23 +32,54 @@ public final class TapDevice: Sendable {
 
     /// Makes the device, down and without carrier, or takes over a persistent one of that name that nobody serves.
     ///
+    /// - Parameter keepsCarrier: one that is taken over has its carrier from the beginning, and frames for the first queue
+    ///   only: who had it before was killed, and the host is to notice as little of that as can be.
     /// - Throws: a fault that names the device: EBUSY if it is served by somebody, EINVAL if the name belongs to an
     ///   interface of another kind, EPERM without CAP_NET_ADMIN.
-    public init(_ name: String, queues count: Int) throws(Fault) {
+    public init(_ name: String, queues count: Int, keepsCarrier: Bool = false) throws(Fault) {
+        if keepsCarrier { Self.awaitEnd(of: name) }
         var queues: [OwnedQueue] = []
+        var hasExisted: Int32 = 0
         for queue in 0..<max(1, count) {
-            let number = unsafe linux_tap_open(name, queue == 0 ? 1 : 0)
+            var existed: Int32 = 0
+            let number = unsafe linux_tap_open(name, queue == 0 ? 1 : 0, &existed)
+            if queue == 0 { hasExisted = existed }
             queues.append(OwnedQueue(try OwnedDescriptor(number, Self.attempt(name, errno: -number))))
+            // The fewer frames get lost on queues that nobody reads.
+            if keepsCarrier, queue > 0 { _ = linux_tap_set_attached(number, 0) }
         }
         self.name = name
         self.queues = queues
         index = try Self.check(linux_tap_index(queues[0].number), "find TAP device \(name)")
-        try setCarrier(false)
+        if hasExisted == 0 || !keepsCarrier { try setCarrier(false) }
+        // It may have got another one since.
+        if hasExisted == 0 { try setAddress() }
+    }
+
+    /// A process that was killed is gone before its io_uring is, and that has the device's queues: frames would go to them, and
+    /// ours would not be the first.
+    private static func awaitEnd(of name: String) {
+        for _ in 0..<1000 {
+            // Only reads the name.
+            guard unsafe linux_tap_has_carrier(name) > 0 else { return }
+            usleep(1000)
+        }
+    }
+
+    private func setAddress() throws(Fault) {
         // Bridges never take this address for their own, whatever guests have (xen-netback does the same).
         let address: [UInt8] = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
         // Six bytes, for the length of the call.
         _ = try Self.check(
             unsafe linux_tap_set_address(queues[0].number, address), "set the address of \(name)")
+    }
+
+    /// Takes away a device that was left behind, if there is one.
+    public static func remove(_ name: String) throws(Fault) {
+        // Only reads the name.
+        guard unsafe linux_interface_index(name) > 0 else { return }
+        let left = try TapDevice(name, queues: 1)
+        try left.setPersistent(false)
     }
 
     /// What was attempted, with the thing that is missing or in the way (linux/if_tun.h; drivers/net/tun.c, tun_set_iff).

@@ -40,6 +40,11 @@ struct NetCommand: ParsableCommand {
     var verify = false
     @Option(help: ArgumentHelp("What the frames' bytes follow from.", valueName: "N"))
     var seed: UInt64 = 1
+    @Option(
+        help: ArgumentHelp(
+            "Kills the daemon so often, and starts it again at once; with --verify up to a ring of frames may be lost or "
+                + "come twice for each.", valueName: "MS"))
+    var killEvery: UInt64?
     @Flag(help: "One JSON object instead of text.")
     var json = false
     @Option(
@@ -68,7 +73,15 @@ struct NetCommand: ParsableCommand {
         let paths = (namespaces ?? "").split(separator: ",", omittingEmptySubsequences: false).map(String.init)
         try check("namespaces", namespaces ?? "", paths.count == 2, "must be two paths")
         let relay = try NetRelay(name, near: paths[0], far: paths[1], setting)
-        try relay.run(stop: stop) { Output.text("ready\n") }
+        let kills = try relay.run(stop: stop, killNanoseconds: try killNanoseconds()) { Output.text("ready\n") }
+        guard let kills else { return }
+        Output.text(json ? JSON.object([.init("kills", kills.json)]).text + "\n" : "kills \(kills.text)\n")
+    }
+
+    private func killNanoseconds() throws -> UInt64? {
+        guard let killEvery else { return nil }
+        try check("kill-every", "\(killEvery)", (1...3_600_000).contains(killEvery), "must be from 1 to 3600000")
+        return killEvery * 1_000_000
     }
 
     private func load() throws -> NetLoad {
@@ -81,7 +94,8 @@ struct NetCommand: ParsableCommand {
         try check("seconds", "\(seconds)", seconds > 0 && seconds <= 86_400, "must be above 0 and a day at most")
         return NetLoad(
             direction: direction.load, frameBytes: bytes, isSegmented: gso, queues: queues, depth: depth,
-            amount: packets.map { .frames($0) } ?? .nanoseconds(UInt64(seconds * 1e9)), verifies: verify, seed: seed)
+            amount: packets.map { .frames($0) } ?? .nanoseconds(UInt64(seconds * 1e9)), verifies: verify, seed: seed,
+            killNanoseconds: try killNanoseconds())
     }
 
     private func check(_ name: String, _ value: String, _ holds: Bool, _ rule: String) throws {

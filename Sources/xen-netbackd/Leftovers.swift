@@ -1,10 +1,12 @@
 import Descriptors
 import HostNetwork
 import Logging
+import NetBackend
 import Service
+import Tap
 import XenWire
 
-/// What earlier processes have attached, for interfaces that went while nobody served them.
+/// What earlier processes have attached and made, for interfaces that went while nobody served them.
 struct Leftovers {
     let network: HostNetwork
     let state: StateDirectory
@@ -31,6 +33,41 @@ struct Leftovers {
             log.warning("\(error)")
         }
         for lock in locks { lock.unlock() }
+        removeDevices(isPresent)
+    }
+
+    /// Whoever is killed leaves its TAP devices: those of interfaces that are gone, and that nobody serves.
+    private func removeDevices(_ isPresent: (DomainID, UInt32) throws -> Bool) {
+        for name in state.fileNames {
+            guard let (owner, number) = Self.interface(name), (try? isPresent(owner, number)) == false else { continue }
+            if owner == domain {
+                remove(owner, number, state)
+            } else if let lock = try? StateDirectory(state.path, name: "vif-\(owner)") {
+                // Nobody begins to serve it meanwhile.
+                remove(owner, number, lock)
+                lock.unlock()
+            }
+        }
+    }
+
+    private func remove(_ owner: DomainID, _ number: UInt32, _ files: StateDirectory) {
+        let device = "vif\(owner).\(number)"
+        do throws(Fault) {
+            try TapDevice.remove(device)
+            for suffix in NetDevice.recordNames(of: number) { try files.remove(suffix) }
+            log.notice("\(device) was left behind: it is removed")
+        } catch {
+            log.warning("\(error)")
+        }
+    }
+
+    /// `vif-5.0.tap`: see `NetJournals`.
+    private static func interface(_ file: String) -> (DomainID, UInt32)? {
+        let words = file.split(separator: ".")
+        guard words.count == 3, words[2] == "tap", words[0].hasPrefix("vif-"),
+            let owner = UInt16(words[0].dropFirst(4)), let number = UInt32(words[1])
+        else { return nil }
+        return (DomainID(owner), number)
     }
 
     /// `vif-5-0`

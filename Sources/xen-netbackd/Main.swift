@@ -1,5 +1,6 @@
 import ArgumentParser
 import BackendDaemon
+import Descriptors
 import HostNetwork
 import NetBackend
 import Service
@@ -42,6 +43,7 @@ struct Main: DaemonCommand {
     func run() throws { try serve() }
 
     func kind() throws -> BackendKind {
+        FaultWatch.start()
         let (offer, filters, mode, domain) = (NetOffer(queues: maxQueues), filter, attach.mode, DomainID(common.domid))
         return BackendKind(
             name: "xen-netbackd", prefix: "vif", statusName: "interface",
@@ -56,12 +58,32 @@ struct Main: DaemonCommand {
                 NetDevice(
                     identity, offer, filters: filters,
                     attachment: NetAttachment(HostNetwork(directory: state.path), unlessSaid: mode),
-                    platform: platform, log: log)
+                    platform: platform, records: RecordFiles(state), log: log)
             },
             status: { ($0 as? NetDevice)?.status })
     }
 
     static func main() { runToEnd() }
+}
+
+/// Records of interfaces as files of the state directory.
+private final class RecordFiles: InterfaceRecords {
+    private let state: StateDirectory
+    init(_ state: StateDirectory) { self.state = state }
+
+    func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile? {
+        making
+            ? try MappedFile(creating: state.path(of: name), bytes: bytes)
+            : try MappedFile(opening: state.path(of: name), bytes: bytes)
+    }
+
+    func hasRecord(_ name: String) -> Bool { state.has(name) }
+
+    func setRecord(_ name: String, _ isThere: Bool) throws(Fault) {
+        if isThere { try state.replace(name, with: "") } else { try state.remove(name) }
+    }
+
+    let boot = BootIdentity.current
 }
 
 /// The value of `--attach`.

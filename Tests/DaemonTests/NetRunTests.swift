@@ -34,4 +34,18 @@ struct NetRunTests {
                 direction: .toTap, frameBytes: 300, queues: 3, depth: 7, amount: .frames(2000), verifies: true))
         #expect(report.frames == 2000 && report.verified == 2000)
     }
+
+    @Test(arguments: NetLoad.Direction.allCases)
+    func `a daemon that is killed costs no more than what it had in hand`(direction: NetLoad.Direction) throws {
+        let report = try run(
+            NetLoad(
+                direction: direction, frameBytes: 600, amount: .nanoseconds(2_000_000_000), verifies: true,
+                killNanoseconds: 30_000_000))
+        let kills = UInt64(report.kills?.kills ?? 0)
+        #expect(kills > 3 && report.refused == 0)
+        // From the guest nothing is lost; to it, a burst that waits in the TAP device goes with it.
+        #expect(report.doubled <= kills * 256)
+        #expect(report.lost <= (direction == .toTap ? 0 : kills * 400))
+        #expect(report.verified > 1000)
+    }
 }

@@ -91,17 +91,6 @@ import XenWire
         #expect(fixture.front.statuses == [-1: 1, 0: 1, 1: 2])
     }
 
-    /// The list may be long, and the guest does not know that somebody else has it now.
-    @Test func `after another process no group is kept back`() throws {
-        let policy = SharedReceivePolicy(knowsGroups: false)
-        let fixture = try Fixture(policy: policy)
-        policy.change { $0.filtersGroups = true }
-        try Self.change(fixture, Self.group(1), joins: true)
-        try Self.change(fixture, Self.group(3), joins: false)
-        #expect(fixture.front.statuses == [0: 2, 1: 2])
-        #expect(try Self.reached(fixture, [Self.group(1), Self.group(2)]) == [Self.group(1), Self.group(2)])
-    }
-
     @Test func `the rest of a packet that changes the list is answered and not sent`() throws {
         let fixture = try Fixture()
         let front = fixture.front

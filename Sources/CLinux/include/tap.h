@@ -8,8 +8,10 @@
 
 /// Opens /dev/net/tun and attaches to the TAP device `name` as one of its queues; frames have a header of 10 bytes in front
 /// (struct virtio_net_hdr). The first makes the device, or takes over one that stayed behind without queues; -EBUSY if it
-/// is served by a process. The descriptor, non-blocking, or -errno.
-int linux_tap_open(const char *name, int first);
+/// is served by a process. `existed`: the device was there. The descriptor, non-blocking, or -errno.
+int linux_tap_open(const char *name, int first, int *existed);
+/// Whether the device is up and has a carrier, as its driver says now and not as Linux has noticed; a flag or -errno.
+int linux_tap_has_carrier(const char *name);
 /// Which work the device may leave undone in frames that it hands out (TUN_F_*); 0 or -errno.
 int linux_tap_set_offloads(int fd, unsigned offloads);
 /// Whether a cable is in; 0 or -errno.

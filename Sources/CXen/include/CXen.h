@@ -54,6 +54,8 @@ XEN_INLINE uint32_t xen_fetch_sub32(void *cell, uint32_t value) { return __atomi
 XEN_INLINE uint16_t xen_fetch_or16(void *cell, uint16_t bits) { return __atomic_fetch_or((uint16_t *)cell, bits, __ATOMIC_SEQ_CST); }
 XEN_INLINE uint16_t xen_fetch_and16(void *cell, uint16_t bits) { return __atomic_fetch_and((uint16_t *)cell, bits, __ATOMIC_SEQ_CST); }
 XEN_INLINE void xen_full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+/// Stores before it come before those after it, as whoever follows this thread when it is killed sees them: no instruction.
+XEN_INLINE void xen_store_order(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 /// pause(2)-free spin hint.
 XEN_INLINE void xen_spin_hint(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -1,0 +1,163 @@
+public import Descriptors
+internal import NetFrames
+internal import SharedRing
+internal import XenWire
+internal import Xenbus
+
+/// Where an interface's records are kept: files of its domain's, whose names begin with the interface's number.
+public protocol InterfaceRecords: AnyObject {
+    /// A record that is written without a call: a new one, or nil if there is none.
+    func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile?
+    /// There is such a record.
+    func hasRecord(_ name: String) -> Bool
+    /// An empty record that is there, or none.
+    func setRecord(_ name: String, _ isThere: Bool) throws(Fault)
+    /// What tells this run of the host from others: journals do not outlive it.
+    var boot: String { get }
+}
+
+/// The journals of one interface: a file for each queue, and one for what the guest has set.
+struct NetJournals {
+    private let identity: DeviceIdentity
+    private let records: any InterfaceRecords
+
+    init(_ identity: DeviceIdentity, _ records: any InterfaceRecords) {
+        self.identity = identity
+        self.records = records
+    }
+
+    /// Those of one connection.
+    struct Set {
+        var queues: [Journal]
+        let policy: Journal
+    }
+
+    /// What was found of an earlier process.
+    enum Found {
+        /// Journals of these very rings.
+        case same(Set)
+        /// The guest has made itself other rings since, which nobody has served yet.
+        case otherRings
+    }
+
+    /// Why rings that were served before are not served on.
+    struct Refusal: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    /// All records that an interface may have.
+    static func names(of number: UInt32) -> [String] {
+        // The one that says that there are others goes last.
+        NetOffer.queueRange.map { "\(number).queue\($0 - 1)" } + ["\(number).policy", "\(number).tap"]
+    }
+
+    /// The queues that an earlier process has served, and left.
+    var left: Int { NetOffer.queueRange.prefix { records.hasRecord(queueName($0 - 1)) }.count }
+
+    /// Says that there is a TAP device that outlives the process, or that there is none any more.
+    func note(device isThere: Bool) throws(Fault) { try records.setRecord("\(identity.number).tap", isThere) }
+
+    /// New journals for rings from which nothing was taken, in the place of all older ones. Each takes an older one's place by
+    /// itself: a guest that has made itself new rings is recognised by whatever journals there are.
+    func make(_ connection: NetConnection, vm: String?) throws(Fault) -> Set {
+        var queues: [Journal] = []
+        for queue in connection.queues.indices {
+            queues.append(try make(queueName(queue), NetQueue.journalBytes, queueFacts(connection, queue, vm)))
+        }
+        try remove(from: queues.count)
+        let policy = try make(policyName, PolicyRecord.bytes, policyFacts(connection, vm))
+        return Set(queues: queues, policy: policy)
+    }
+
+    private func make(_ name: String, _ bytes: Int, _ facts: JournalIdentity) throws(Fault) -> Journal {
+        guard let file = try records.journal(name, bytes: Journal.headerSize + bytes, making: true) else {
+            throw Fault("make the journal \(name)", errno: 2)
+        }
+        return Journal(making: file, for: facts)
+    }
+
+    /// Journals that an earlier process left.
+    func find(_ connection: NetConnection, vm: String?) throws -> Found {
+        guard
+            let policy = try find(
+                policyName, PolicyRecord.bytes, policyFacts(connection, vm), vm, "what the guest has set")
+        else { return .otherRings }
+        var set = Set(queues: [], policy: policy)
+        for queue in connection.queues.indices {
+            let found = try find(
+                queueName(queue), NetQueue.journalBytes, queueFacts(connection, queue, vm), vm, "queue \(queue)")
+            guard let found else { return .otherRings }
+            set.queues.append(found)
+        }
+        return .same(set)
+    }
+
+    /// Nil if it is of other rings.
+    private func find(
+        _ name: String, _ bytes: Int, _ facts: JournalIdentity, _ vm: String?, _ what: String
+    ) throws -> Journal? {
+        guard let file = try records.journal(name, bytes: Journal.headerSize + bytes, making: false) else {
+            throw Refusal(description: "there is no journal of \(what)")
+        }
+        let journal = try Journal(reading: file)
+        if let difference = journal.identity.difference(from: place(vm)) { throw difference }
+        guard journal.identity.difference(from: facts) == nil else { return nil }
+        guard journal.faults < Self.tooManyFaults else {
+            throw Refusal(
+                description: "\(what): \(journal.faults) processes in a row have ended for a fault of their own")
+        }
+        return journal
+    }
+
+    /// Each fault but the first two costs one packet; this many without one are the ring's.
+    private static let tooManyFaults: UInt32 = 6
+
+    /// Whoever comes later finds none.
+    func remove() throws(Fault) {
+        try records.setRecord(policyName, false)
+        try remove(from: 0)
+    }
+
+    private func remove(from first: Int) throws(Fault) {
+        for queue in first..<NetOffer.queueRange.upperBound { try records.setRecord(queueName(queue), false) }
+    }
+
+    private var policyName: String { "\(identity.number).policy" }
+    private func queueName(_ queue: Int) -> String { "\(identity.number).queue\(queue)" }
+
+    // MARK: identity
+
+    /// The guest and its device. Numbers of domains are used again; what is behind `vm` is not.
+    private func place(_ vm: String?) -> JournalIdentity {
+        JournalIdentity([
+            .init("boot", records.boot), .init("device", identity), .init("domain", vm ?? "unknown"),
+        ])
+    }
+
+    private func queueFacts(_ connection: NetConnection, _ queue: Int, _ vm: String?) -> JournalIdentity {
+        let rings = connection.queues[queue]
+        return JournalIdentity(
+            place(vm).facts + features(connection) + [
+                .init("queue", queue), .init("ports", "\(rings.transmitPort) \(rings.receivePort)"),
+                .init("rings", "\(rings.transmit) \(rings.receive)"),
+            ])
+    }
+
+    private func policyFacts(_ connection: NetConnection, _ vm: String?) -> JournalIdentity {
+        let control = connection.control.map { "\($0.ring) port \($0.port)" }
+        return JournalIdentity(place(vm).facts + features(connection) + [.init("control", control ?? "none")])
+    }
+
+    /// What slots are made of follows from it.
+    private func features(_ connection: NetConnection) -> [JournalIdentity.Fact] {
+        let offloads = connection.offloads
+        let flags = [
+            connection.scatters, offloads.checksumV4, offloads.checksumV6, offloads.segmentationV4,
+            offloads.segmentationV6,
+        ]
+        return [
+            .init("queues", connection.queues.count),
+            .init("features", flags.map { $0 ? "1" : "0" }.joined()),
+        ]
+    }
+}
