@@ -221,7 +221,7 @@ package final class TortureWorld {
         let process = try TortureProcess(
             plan, clock, record.discards, recovers: generation > 0, mutant: mutant)
         process.killSwitch.interlude = { [unowned self] in interlude() }
-        if generation > 0, random.chance(perThousand: plan.killAgain) { arm(process) }
+        if random.chance(perThousand: plan.killAgain) { arm(process) }
         return process
     }
 
@@ -235,7 +235,7 @@ package final class TortureWorld {
 
     private func planKill() { nextKill = record.answered + 1 + random.below(2 * plan.killEvery) }
 
-    /// Kills are planned once all queues have started for the first time: before that, nothing was served.
+    /// A process that is starting has a kill of its own, or none.
     private func killIfDue() {
         guard record.answered >= nextKill, let process, startedQueues == plan.queues, !process.killSwitch.isArmed else {
             return
