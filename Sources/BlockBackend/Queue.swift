@@ -47,7 +47,7 @@ public final class Queue {
         let (count, abi) = (UInt16(entries), configuration.abi.rawValue)
         // The mapping has the ring's pages.
         let published = unsafe xen_load_acquire(mapping.base + Int(XEN_RING_RSP_PROD))
-        guard configuration.recovers, let journal = configuration.journal else {
+        guard configuration.recovers, let journal = configuration.journal, !InFlightTable.isMissing(in: journal) else {
             let first = configuration.firstIndex ?? published
             return RingStart(
                 InFlightTable(entries: count, abi: abi, startingAt: first, in: configuration.journal), first)

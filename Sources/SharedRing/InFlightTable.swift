@@ -70,6 +70,13 @@ internal import Glibc
         nextSequence = recovered.consumed
     }
 
+    /// No table was ever made in the journal: its process was killed first, and has taken nothing from the ring.
+    public static func isMissing(in journal: Journal) -> Bool {
+        // A body has room for more than a word, and is zeroes at first; the magic number is stored last.
+        guard let base = unsafe journal.body.baseAddress else { return false }
+        return unsafe xen_load_acquire64(base) == 0
+    }
+
     /// Something in the journal may not be answered yet; an answer that was not released counts, too.
     public static func hasOpen(_ journal: Journal) -> Bool {
         let body = unsafe journal.body

@@ -16,6 +16,7 @@ final class TortureRecord {
     /// Steps of the world: what is called time here.
     var now = 0
     var answered = 0
+    var refused = 0
     private(set) var complaint: String?
 
     init(_ plan: TorturePlan) {
@@ -299,6 +300,7 @@ final class TortureGuest {
 
     private func judge(_ slot: Int, _ status: Int16) {
         let request = slots[slot]
+        if status != 0 { record.refused += 1 }
         let mayFail = plan.faults > 0 || plan.failed > 0 && request.kind != .flush && request.kind != .discard
         if status != 0, !mayFail { record.complain("status \(status) for \(request.kind) \(request.sectors)") }
         if let write = request.write {

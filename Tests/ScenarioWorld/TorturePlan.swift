@@ -90,15 +90,16 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
             name: "everything", mix: Mix(flush: 2, flushWithData: 1, barrier: 1, discard: 2), queues: 3,
             indirect: 150, sectors: 64, volumeBlock: 4096, discardRules: DiscardRules(granularity: 8, alignment: 0)),
         TorturePlan(
-            name: "small memory", mix: Mix(read: 5, write: 5), queues: 2, depth: 10, indirect: 700,
+            name: "small memory", mix: Mix(read: 5, write: 5), queues: 2, requests: 500, depth: 10, indirect: 700,
             indirectSegments: 100, sectors: 900, bufferCeiling: 256 << 10),
         TorturePlan(
             name: "errors and short operations", queues: 2, indirect: 200, short: 250, failed: 40, transient: 80),
         TorturePlan(name: "full volume", queues: 2, short: 100, runsFull: true),
         TorturePlan(name: "busy engine", queues: 2, indirect: 200, engineCapacity: 3, registersSlabs: false),
-        TorturePlan(name: "kills upon kills", queues: 2, killEvery: 25, killAgain: 700),
+        TorturePlan(name: "kills upon kills", queues: 2, requests: 500, killEvery: 25, killAgain: 700),
         TorturePlan(
-            name: "faults", mix: Mix(flush: 0, discard: 2), queues: 2, killEvery: 40, killAgain: 600, faults: 600),
+            name: "faults", mix: Mix(flush: 0, discard: 2), queues: 2, requests: 700, killEvery: 40, killAgain: 600,
+            faults: 600),
         TorturePlan(name: "index wrap", queues: 2, firstIndex: 0xffff_ffe0, killEvery: 60),
     ]
 }

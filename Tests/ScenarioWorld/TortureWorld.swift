@@ -10,6 +10,8 @@ import XenWire
 package final class TortureWorld {
     package struct Tally: Sendable {
         package var answered = 0
+        /// Of those, with an error: of the volume, or because processes ended for them.
+        package var refused = 0
         package var kills = 0
         /// Of those, inside a step, and of those at a single store.
         package var insideSteps = 0
@@ -23,6 +25,7 @@ package final class TortureWorld {
         package init() {}
         package static func += (left: inout Tally, right: Tally) {
             left.answered += right.answered
+            left.refused += right.refused
             left.kills += right.kills
             left.insideSteps += right.insideSteps
             left.atStores += right.atStores
@@ -221,7 +224,7 @@ package final class TortureWorld {
         let process = try TortureProcess(
             plan, clock, record.discards, recovers: generation > 0, mutant: mutant)
         process.killSwitch.interlude = { [unowned self] in interlude() }
-        if generation > 0, random.chance(perThousand: plan.killAgain) { arm(process) }
+        if random.chance(perThousand: plan.killAgain) { arm(process) }
         return process
     }
 
@@ -235,7 +238,7 @@ package final class TortureWorld {
 
     private func planKill() { nextKill = record.answered + 1 + random.below(2 * plan.killEvery) }
 
-    /// Kills are planned once all queues have started for the first time: before that, nothing was served.
+    /// A process that is starting has a kill of its own, or none.
     private func killIfDue() {
         guard record.answered >= nextKill, let process, startedQueues == plan.queues, !process.killSwitch.isArmed else {
             return
@@ -288,6 +291,7 @@ package final class TortureWorld {
         }
         if record.complaint == nil { checkEnd() }
         tally.answered = record.answered
+        tally.refused = record.refused
         tally.steps = record.now
         return record.complaint
     }

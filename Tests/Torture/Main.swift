@@ -56,7 +56,7 @@ import ScenarioWorld
         let seconds = Double(duration.components.seconds) + Double(duration.components.attoseconds) * 1e-18
         print(
             """
-            \(tally.answered) requests answered in \(worlds) worlds, seeds \(seed) to \(seed &+ UInt64(worlds) &- 1)
+            \(tally.answered) requests answered, \(tally.refused) with an error, in \(worlds) worlds, seeds \(seed) to \(seed &+ UInt64(worlds) &- 1)
             \(tally.kills) kills: \(tally.insideSteps) inside a step, \(tally.atStores) of those between two stores; \
             \(tally.whileRecovering) during a recovery, \(tally.faults) faults
             \(Int(seconds)) s, \(Int(Double(tally.answered) / max(seconds, 0.001))) requests/s
