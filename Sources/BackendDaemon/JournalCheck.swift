@@ -25,8 +25,11 @@ struct JournalCheck {
         }
     }
 
-    /// `vbd-5.51712.queue0`
-    private func isJournal(_ file: String) -> Bool { file.split(separator: ".").last?.hasPrefix("queue") ?? false }
+    /// `vbd-5.51712.queue0`, `vif-5.0.policy`
+    private func isJournal(_ file: String) -> Bool {
+        guard let kind = file.split(separator: ".").last else { return false }
+        return kind == "policy" || kind.hasPrefix("queue") && kind.dropFirst(5).allSatisfy(\.isNumber)
+    }
 
     struct Refusal: Error, CustomStringConvertible {
         let description: String

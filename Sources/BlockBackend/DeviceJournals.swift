@@ -26,16 +26,18 @@ struct DeviceJournals {
         let description: String
     }
 
-    /// New journals for rings from which nothing was taken, in the place of all older ones.
+    /// New journals for rings from which nothing was taken, in the place of all older ones. Each takes an older one's place by
+    /// itself: whoever is killed meanwhile leaves journals of other rings, which is what the guest has made itself.
     func make(_ connection: Connection, volume: String, vm: String?) throws(Fault) -> [Journal] {
-        try remove()
         var journals: [Journal] = []
         for queue in connection.rings.indices {
             guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: true) else {
                 throw Fault("make the journal \(name(queue))", errno: 2)
             }
             journals.append(Journal(making: file, for: facts(connection, queue, volume: volume, vm: vm)))
+            try records.settle(name(queue))
         }
+        try remove(from: journals.count)
         return journals
     }
 
@@ -76,8 +78,10 @@ struct DeviceJournals {
     private static let tooManyFaults: UInt32 = 6
 
     /// Whoever comes later finds none.
-    func remove() throws(Fault) {
-        for queue in 0..<ConnectionOffer.queueRange.upperBound { try records.setRecord(name(queue), nil) }
+    func remove() throws(Fault) { try remove(from: 0) }
+
+    private func remove(from first: Int) throws(Fault) {
+        for queue in first..<ConnectionOffer.queueRange.upperBound { try records.setRecord(name(queue), nil) }
     }
 
     private func name(_ queue: Int) -> String { "\(identity.number).queue\(queue)" }

@@ -43,6 +43,8 @@ public protocol DeviceRecords: AnyObject {
     func setRecord(_ name: String, _ text: String?) throws(Fault)
     /// A record that is written without a call: new, or nil if there is none.
     func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile?
+    /// Gives a new journal its name, as a whole: nobody finds it half made.
+    func settle(_ name: String) throws(Fault)
     /// What tells this run of the host from others: records of journals do not outlive it.
     var boot: String { get }
 }

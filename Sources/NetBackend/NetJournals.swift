@@ -8,6 +8,8 @@ internal import Xenbus
 public protocol InterfaceRecords: AnyObject {
     /// A record that is written without a call: a new one, or nil if there is none.
     func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile?
+    /// Gives a new journal its name, as a whole: nobody finds it half made.
+    func settle(_ name: String) throws(Fault)
     /// There is such a record.
     func hasRecord(_ name: String) -> Bool
     /// An empty record that is there, or none.
@@ -73,7 +75,9 @@ struct NetJournals {
         guard let file = try records.journal(name, bytes: Journal.headerSize + bytes, making: true) else {
             throw Fault("make the journal \(name)", errno: 2)
         }
-        return Journal(making: file, for: facts)
+        let journal = Journal(making: file, for: facts)
+        try records.settle(name)
+        return journal
     }
 
     /// Journals that an earlier process left.

@@ -50,20 +50,6 @@ public final class StateDirectory: Sendable {
         _ = linux_unlock_file(lock.number)
     }
 
-    /// What lies in a directory; nothing if it cannot be read.
-    public static func files(in directory: String) -> [String] {
-        guard let stream = unsafe opendir(directory) else { return [] }
-        defer { unsafe closedir(stream) }
-        var names: [String] = []
-        while let entry = unsafe readdir(stream) {
-            // The entry is valid until the next call; its name ends with a zero (readdir(3)).
-            unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
-                unsafe names.append(String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self))
-            }
-        }
-        return names
-    }
-
     private func file(_ suffix: String) -> String { "\(path)/\(name).\(suffix)" }
 
     /// Where one of our files lies.

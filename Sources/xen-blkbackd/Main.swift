@@ -57,9 +57,11 @@ private final class RecordFiles: DeviceRecords {
 
     func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile? {
         making
-            ? try MappedFile(creating: state.path(of: name), bytes: bytes)
+            ? try MappedFile(creating: state.path(of: name + ".new"), bytes: bytes)
             : try MappedFile(opening: state.path(of: name), bytes: bytes)
     }
+
+    func settle(_ name: String) throws(Fault) { try state.rename(name + ".new", name) }
 
     let boot = BootIdentity.current
 }

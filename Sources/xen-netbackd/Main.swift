@@ -73,7 +73,7 @@ private final class RecordFiles: InterfaceRecords {
 
     func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile? {
         making
-            ? try MappedFile(creating: state.path(of: name), bytes: bytes)
+            ? try MappedFile(creating: state.path(of: name + ".new"), bytes: bytes)
             : try MappedFile(opening: state.path(of: name), bytes: bytes)
     }
 
@@ -82,6 +82,8 @@ private final class RecordFiles: InterfaceRecords {
     func setRecord(_ name: String, _ isThere: Bool) throws(Fault) {
         if isThere { try state.replace(name, with: "") } else { try state.remove(name) }
     }
+
+    func settle(_ name: String) throws(Fault) { try state.rename(name + ".new", name) }
 
     let boot = BootIdentity.current
 }

@@ -12,7 +12,9 @@ import Testing
         private let size: Int
 
         init() throws {
-            let descriptors = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").compactMap { Int32($0) }
+            let descriptors = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").compactMap {
+                Int32($0)
+            }
             let mine = descriptors.filter { number in
                 (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(number)"))?
                     .hasPrefix("/memfd:domain") == true && Hole.size(number) == Int(PoisonTests.pages) << 12
