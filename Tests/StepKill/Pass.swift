@@ -1,0 +1,226 @@
+import Loopback
+import SharedRing
+
+/// The region and the two processes of which all others are copies.
+final class Rig {
+    let region: Region
+    let herd = Herd()
+    /// Behind `Queue.init` of a ring that nobody has served, and before it on one that was served.
+    let first: Tracee
+    let later: Tracee
+    /// The region as `first` leaves it.
+    let genesis = Region.Image()
+    let scratch = Region.Image()
+
+    init() throws {
+        let region = try Region()
+        self.region = region
+        _ = Journal(making: region.file, for: JournalIdentity([]))
+        Guest.prepare(region)
+        first = try Self.process(region, recovers: false)
+        region.save(genesis)
+        later = try Self.process(region, recovers: true)
+    }
+
+    private static func process(_ region: Region, recovers: Bool) throws -> Tracee {
+        try Tracee {
+            do {
+                try Life(region, recovers: recovers).run()
+            } catch {
+                fatalError("\(error)")
+            }
+        }
+    }
+}
+
+/// What was done so far.
+struct Tally {
+    /// Kills by where they hit.
+    var kills = Array(repeating: 0, count: Window.allCases.count)
+    /// Histories that were continued and judged.
+    var runs = 0
+    /// Instructions of the longest pass.
+    var longest = 0
+    /// Answers that the guest has taken.
+    var answers = 0
+
+    var allKills: Int { kills.reduce(0, +) }
+}
+
+/// One seed: a history up to some moment, then a pass, from there until the backend is idle, killed at every instruction
+/// or at every so many.
+final class Pass {
+    /// What the pass consists of.
+    enum Kind: Int, CustomStringConvertible {
+        /// Turns of a process that serves already.
+        case turns
+        /// Recovery of a ring at rest, then turns.
+        case cleanRecovery
+        /// Recovery after one or two kills at random instructions, then turns.
+        case dirtyRecovery
+
+        var description: String {
+            switch self {
+            case .turns: "turns"
+            case .cleanRecovery: "clean recovery"
+            case .dirtyRecovery: "dirty recovery"
+            }
+        }
+    }
+
+    let kind: Kind
+    let stride: Int
+    private let seed: UInt64
+    private let rig: Rig
+    private let mutant: Mutant?
+    private var random: SeededRandom
+    private var guest: Guest
+    private var tally: Tally
+    /// Instructions of the pass that are done.
+    private(set) var done = 0
+
+    init(_ rig: Rig, seed: UInt64, mutant: Mutant?, isExhaustive: Bool, _ tally: Tally) {
+        self.rig = rig
+        self.seed = seed
+        self.mutant = mutant
+        self.tally = tally
+        random = SeededRandom(seed: seed)
+        kind = Kind(rawValue: Int(seed % 3)) ?? .turns
+        let chosen = 5 + random.below(40)
+        stride = isExhaustive ? 1 : chosen
+        let appetite = [3, 6, 12, 32][random.below(4)]
+        guest = Guest(
+            SeededRandom(seed: random.next()), appetite: appetite, aliases: mutant == .noClaims ? Life.aliases : 1)
+        rig.region.restore(rig.genesis)
+        rig.region.mutant = mutant
+    }
+
+    /// Runs the pass; kills at instruction `only`, or until there were `limit` kills.
+    func run(only: Int?, limit: Int) throws -> Tally {
+        let leader = try begin()
+        var target = only ?? 1 + random.below(stride)
+        let acts = acts()
+        while tally.allKills < limit {
+            let isOver = try go(leader, to: target, acts)
+            if isOver { break }
+            try kill(leader)
+            if only != nil { break }
+            target += stride
+        }
+        rig.herd.kill(leader)
+        tally.longest = max(tally.longest, done)
+        return tally
+    }
+
+    // MARK: Before the pass
+
+    /// The history before; the process that the pass is of.
+    private func begin() throws -> Tracee {
+        rig.region.order = random.next()
+        var life = try rig.herd.copy(of: rig.first)
+        for _ in 0..<random.below(4) {
+            guest.ask(rig.region, 1 + random.below(12))
+            try serve(life)
+        }
+        switch kind {
+        case .turns: break
+        case .cleanRecovery: life = try succeed(life)
+        case .dirtyRecovery:
+            for _ in 0..<1 + random.below(2) { life = try interrupt(life) }
+        }
+        guest.ask(rig.region, 1 + random.below(32))
+        return life
+    }
+
+    /// Kills the process and starts another.
+    private func succeed(_ life: Tracee) throws -> Tracee {
+        rig.herd.kill(life)
+        mutant?.tamper(rig.region)
+        rig.region.order = random.next()
+        rig.region.hasRecovered = false
+        return try rig.herd.copy(of: rig.later)
+    }
+
+    /// Kills a process at some instruction, and starts another; the guest may go on meanwhile.
+    private func interrupt(_ life: Tracee) throws -> Tracee {
+        guest.ask(rig.region, random.below(8))
+        if case .ended(let why) = life.advance(random.below(Self.span)).outcome { throw ended(why) }
+        tally.kills[Window(rig.region).rawValue] += 1
+        rig.herd.kill(life)
+        if random.chance(perThousand: 500) { try guest.goOn(rig.region) }
+        return try succeed(life)
+    }
+
+    /// Instructions within which a random kill hits.
+    private static let span = 6000
+
+    /// Where in the pass the guest goes on while the backend works.
+    private func acts() -> [Int] {
+        var place = 0
+        return (0..<random.below(4)).map { _ in
+            place += 1 + random.below(Self.span)
+            return place
+        }
+    }
+
+    // MARK: The pass
+
+    /// Steps to an instruction, with the guest's acts on the way; true if the pass ends before.
+    private func go(_ leader: Tracee, to target: Int, _ acts: [Int]) throws -> Bool {
+        for stop in acts.filter({ $0 > done && $0 < target }) + [target] {
+            let (steps, outcome) = leader.advance(stop - done)
+            done += steps
+            switch outcome {
+            case .stopped: return true
+            case .ended(let why): throw ended(why)
+            case .stepped: break
+            }
+            if acts.contains(done) { try guest.goOn(rig.region) }
+        }
+        return false
+    }
+
+    /// A copy of the process dies here. Once all that follows is judged, everything is as before.
+    private func kill(_ leader: Tracee) throws {
+        rig.region.save(rig.scratch)
+        let kept = (guest, random)
+        let victim = try rig.herd.copy(of: leader)
+        tally.kills[Window(rig.region).rawValue] += 1
+        rig.herd.kill(victim)
+        random = SeededRandom(seed: seed << 32 ^ UInt64(done))
+        guest.random = SeededRandom(seed: random.next())
+        try goOn(after: victim)
+        (guest, random) = kept
+        rig.region.restore(rig.scratch)
+    }
+
+    private func goOn(after victim: Tracee) throws {
+        if random.chance(perThousand: 500) { try guest.goOn(rig.region) }
+        var life = try succeed(victim)
+        if random.chance(perThousand: 20) { life = try interrupt(life) }
+        try serve(life)
+        for _ in 0..<random.below(3) {
+            if random.chance(perThousand: 250) { life = try succeed(life) }
+            guest.ask(rig.region, 1 + random.below(6))
+            try serve(life)
+        }
+        rig.herd.kill(life)
+        try guest.finish(rig.region)
+        tally.runs += 1
+        tally.answers += guest.answered
+    }
+
+    /// Lets a process run until it is idle.
+    private func serve(_ life: Tracee) throws {
+        if case .ended(let why) = life.resume() { throw ended(why) }
+        try guest.takeAnswers(rig.region)
+    }
+
+    private func ended(_ why: String) -> Failure {
+        let text = rig.region.text
+        return Failure(text.isEmpty ? "the backend ended: \(why)" : text)
+    }
+
+    /// The pass so far, when it failed.
+    var soFar: Tally { tally }
+}
