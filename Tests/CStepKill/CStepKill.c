@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -20,8 +21,13 @@ void *step_map(size_t bytes)
     return base == MAP_FAILED ? NULL : base;
 }
 
-void step_prepare(void)
+void step_prepare(char **arguments)
 {
+    static const char name[] = "GLIBC_TUNABLES";
+    if (!getenv(name)) {
+        setenv(name, "glibc.cpu.x86_rep_movsb_threshold=0x10000000:glibc.cpu.x86_rep_stosb_threshold=0x10000000", 1);
+        execv("/proc/self/exe", arguments);
+    }
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(sched_getcpu(), &set);
@@ -125,8 +131,9 @@ int step_copy(int pid)
     call = saved;
     set_call(&call, SYS_clone, CLONE_PARENT | SIGCHLD);
     if ((result = access_registers(PTRACE_SETREGSET, pid, &call)) < 0) return result;
-    // Stops within the call, then behind it.
-    if (step_resume(pid) != STEP_STOPPED + SIGTRAP) return -ECHILD;
+    // Stops within the call, then behind it; or before it, if a SIGSTOP of its own has not been seen yet.
+    if ((result = step_resume(pid)) == STEP_STOPPED + SIGSTOP) return 0;
+    if (result != STEP_STOPPED + SIGTRAP) return -ECHILD;
     if (ptrace(PTRACE_GETEVENTMSG, pid, 0, &copy) < 0) return -errno;
     if (ptrace(PTRACE_SINGLESTEP, pid, 0, 0) < 0) return -errno;
     if (outcome(pid) != STEP_STOPPED + SIGTRAP) return -ECHILD;

@@ -25,14 +25,23 @@ struct Guest {
     private var time = 0
     private(set) var answered = 0
     var random: SeededRandom
-    /// Most requests that it has open.
-    private let appetite: Int
-    private let aliases: Int
+    private let habits: Habits
 
-    init(_ random: SeededRandom, appetite: Int, aliases: Int) {
+    /// What requests it makes.
+    struct Habits {
+        /// Most requests that it has open.
+        var appetite = 32
+        /// Where most requests begin: below this.
+        var busySectors = 3
+        /// A barrier claims all of the device, for which many instructions are needed.
+        var usesBarriers = true
+        /// As how many disks it sees the one that there is: 1, but for a mutant.
+        var aliases = 1
+    }
+
+    init(_ random: SeededRandom, _ habits: Habits) {
         self.random = random
-        self.appetite = min(appetite, Int(Region.entries))
-        self.aliases = aliases
+        self.habits = habits
         open = Array(repeating: nil, count: Int(Region.entries))
         produced = Life.firstIndex
         consumed = Life.firstIndex
@@ -57,12 +66,12 @@ struct Guest {
     /// Answers are taken, if there was an event, and some new requests made.
     mutating func goOn(_ region: Region) throws {
         try takeAnswers(region)
-        ask(region, 1 + random.below(appetite))
+        ask(region, 1 + random.below(habits.appetite))
     }
 
     /// Makes so many requests, as far as its appetite goes.
     mutating func ask(_ region: Region, _ count: Int) {
-        for _ in 0..<min(count, appetite - openCount) { put(region) }
+        for _ in 0..<min(count, habits.appetite - openCount) { put(region) }
         time += 1
         unsafe xen_store_release(region.ring + Int(XEN_RING_REQ_PROD), produced)
     }
@@ -73,7 +82,7 @@ struct Guest {
         let kind = kind()
         let places = places(kind)
         // Few sectors, so that requests meet.
-        let range = random.chance(perThousand: 800) ? 3 : Region.sectors - places.count + 1
+        let range = random.chance(perThousand: 800) ? habits.busySectors : Region.sectors - places.count + 1
         let request = Open(
             serial: serial, operation: operation(kind), sector: random.below(range), places: places, start: time + 1)
         open[page] = request
@@ -85,11 +94,10 @@ struct Guest {
 
     private mutating func kind() -> Kind {
         switch random.below(20) {
-        case 0..<13: .plain
-        case 13..<16: .scattered
-        case 16..<18: .indirect
-        case 18: .flush
-        default: .barrier
+        case 0..<14: .plain
+        case 14..<17: .scattered
+        case 17, 18: .indirect
+        default: habits.usesBarriers ? .barrier : .flush
         }
     }
 
@@ -124,7 +132,7 @@ struct Guest {
     private mutating func describe(_ page: Int, _ request: Open, _ kind: Kind, _ region: Region) {
         let slot = unsafe region.slot(produced)
         let segments = Self.segments(page, request)
-        let sector = random.below(aliases) * Region.sectors + request.sector
+        let sector = random.below(habits.aliases) * Region.sectors + request.sector
         // Offsets as in blkif.h, all within the slot's 112 bytes or the table's sector.
         unsafe slot.initializeMemory(as: UInt8.self, repeating: 0xee, count: 112)
         unsafe slot.storeBytes(of: request.operation, as: UInt8.self)

@@ -43,12 +43,19 @@ struct Life {
         let queue = queue()
         channel.swallowsEvents = false
         region.hasRecovered = true
-        if !recovers { step_stop() }
+        if !recovers || region.stop == .recovered { step_stop() }
         engine.random = SeededRandom(seed: region.order)
         while true {
             serve(queue)
             step_stop()
         }
+    }
+
+    /// Does all of it once, in the process from which the others are made: what a runtime does the first time only is not
+    /// what is to be killed.
+    func warmUp() {
+        let queue = queue()
+        serve(queue)
     }
 
     private func queue() -> Queue {
@@ -93,6 +100,7 @@ private final class RegionGrants: GrantTable {
 
     func map(_ references: [GrantReference], of domain: DomainID, writable: Bool) throws(Fault) -> GrantMapping {
         guard references == [Region.ringReference] else { throw Fault("map what is no ring", errno: EINVAL) }
+        if region.stop == .mapping { step_stop() }
         return unsafe GrantMapping(base: region.ring, pages: 1, table: self)
     }
 

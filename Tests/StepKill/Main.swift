@@ -32,7 +32,7 @@ struct StepKill: ParsableCommand {
     }
 
     func run() throws {
-        step_prepare()
+        unsafe step_prepare(CommandLine.unsafeArgv)
         let rig = try Rig()
         if mutants { return try findMutants(rig) }
         let series = Series(rig, mutant: mutant.flatMap(Mutant.named), isExhaustive: exhaustive, isQuiet: false)
@@ -97,7 +97,7 @@ final class Series {
 
     private func pass(_ seed: UInt64, _ only: Int?, _ limit: Int) throws {
         let before = tally.allKills
-        let pass = Pass(rig, seed: seed, mutant: mutant, isExhaustive: isExhaustive || seed % 16 == 0, tally)
+        let pass = Pass(rig, seed: seed, mutant: mutant, isExhaustive: isExhaustive || (mutant == nil && seed % 16 == 0), tally)
         do {
             tally = try pass.run(only: only, limit: limit)
         } catch let failure as Failure {
@@ -106,10 +106,7 @@ final class Series {
             throw Found(description: "--seed \(seed) --at \(pass.done): \(failure.text)")
         }
         passes += 1
-        let kills = tally.allKills - before
-        if !isQuiet {
-            print("seed \(seed): \(pass.kind), \(pass.done) instructions, every \(pass.stride): \(kills) kills")
-        }
+        if !isQuiet { print("seed \(seed): \(pass.description), \(tally.allKills - before) kills") }
     }
 
     var summary: String {

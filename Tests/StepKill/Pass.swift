@@ -19,6 +19,13 @@ final class Rig {
         Guest.prepare(region)
         first = try Self.process(region, recovers: false)
         region.save(genesis)
+        var guest = Guest(SeededRandom(seed: 1), .init())
+        for _ in 0..<2 {
+            guest.ask(region, 32)
+            try Life(region, recovers: true).warmUp()
+            try guest.takeAnswers(region)
+        }
+        region.restore(genesis)
         later = try Self.process(region, recovers: true)
     }
 
@@ -86,11 +93,12 @@ final class Pass {
         self.tally = tally
         random = SeededRandom(seed: seed)
         kind = Kind(rawValue: Int(seed % 3)) ?? .turns
-        let chosen = 5 + random.below(40)
+        let chosen = 20 + random.below(100)
         stride = isExhaustive ? 1 : chosen
-        let appetite = [3, 6, 12, 32][random.below(4)]
-        guest = Guest(
-            SeededRandom(seed: random.next()), appetite: appetite, aliases: mutant == .noClaims ? Life.aliases : 1)
+        let habits = Guest.Habits(
+            appetite: [3, 6, 12, 32][random.below(4)], busySectors: 1 + random.below(3),
+            usesBarriers: random.chance(perThousand: 100), aliases: mutant == .noClaims ? Life.aliases : 1)
+        guest = Guest(SeededRandom(seed: random.next()), habits)
         rig.region.restore(rig.genesis)
         rig.region.mutant = mutant
     }
@@ -103,9 +111,10 @@ final class Pass {
         while tally.allKills < limit {
             let isOver = try go(leader, to: target, acts)
             if isOver { break }
-            try kill(leader)
+            guard try kill(leader) else { break }
             if only != nil { break }
-            target += stride
+            // Most of `Queue.init` makes tables in the process' own memory.
+            target += rig.region.hasRecovered || stride == 1 ? stride : stride * 8
         }
         rig.herd.kill(leader)
         tally.longest = max(tally.longest, done)
@@ -116,8 +125,7 @@ final class Pass {
 
     /// The history before; the process that the pass is of.
     private func begin() throws -> Tracee {
-        rig.region.order = random.next()
-        var life = try rig.herd.copy(of: rig.first)
+        var life = try start(rig.first)
         for _ in 0..<random.below(4) {
             guest.ask(rig.region, 1 + random.below(12))
             try serve(life)
@@ -126,7 +134,8 @@ final class Pass {
         case .turns: break
         case .cleanRecovery: life = try succeed(life)
         case .dirtyRecovery:
-            for _ in 0..<1 + random.below(2) { life = try interrupt(life) }
+            life = try interrupt(life, in: [.idle])
+            if random.chance(perThousand: 500) { life = try interrupt(life) }
         }
         guest.ask(rig.region, 1 + random.below(32))
         return life
@@ -136,14 +145,24 @@ final class Pass {
     private func succeed(_ life: Tracee) throws -> Tracee {
         rig.herd.kill(life)
         mutant?.tamper(rig.region)
-        rig.region.order = random.next()
         rig.region.hasRecovered = false
-        return try rig.herd.copy(of: rig.later)
+        return try start(rig.later)
+    }
+
+    private func start(_ template: Tracee) throws -> Tracee {
+        rig.region.order = random.next()
+        guard let life = try rig.herd.copy(of: template) else { throw Failure("a process does not stay stopped") }
+        return life
     }
 
     /// Kills a process at some instruction, and starts another; the guest may go on meanwhile.
-    private func interrupt(_ life: Tracee) throws -> Tracee {
+    ///
+    /// - Parameter stops: where it may be let run to before instructions are counted; `idle`: nowhere.
+    private func interrupt(_ life: Tracee, in stops: [Region.Stop] = Region.Stop.allCases) throws -> Tracee {
         guest.ask(rig.region, random.below(8))
+        rig.region.stop = stops[random.below(stops.count)]
+        if rig.region.stop != .idle, case .ended(let why) = life.resume() { throw ended(why) }
+        rig.region.stop = .idle
         if case .ended(let why) = life.advance(random.below(Self.span)).outcome { throw ended(why) }
         tally.kills[Window(rig.region).rawValue] += 1
         rig.herd.kill(life)
@@ -152,7 +171,7 @@ final class Pass {
     }
 
     /// Instructions within which a random kill hits.
-    private static let span = 6000
+    private static let span = 10_000
 
     /// Where in the pass the guest goes on while the backend works.
     private func acts() -> [Int] {
@@ -180,11 +199,12 @@ final class Pass {
         return false
     }
 
-    /// A copy of the process dies here. Once all that follows is judged, everything is as before.
-    private func kill(_ leader: Tracee) throws {
+    /// A copy of the process dies here. Once all that follows is judged, everything is as before. False if the process has
+    /// come to its end.
+    private func kill(_ leader: Tracee) throws -> Bool {
+        guard let victim = try rig.herd.copy(of: leader) else { return false }
         rig.region.save(rig.scratch)
         let kept = (guest, random)
-        let victim = try rig.herd.copy(of: leader)
         tally.kills[Window(rig.region).rawValue] += 1
         rig.herd.kill(victim)
         random = SeededRandom(seed: seed << 32 ^ UInt64(done))
@@ -192,12 +212,13 @@ final class Pass {
         try goOn(after: victim)
         (guest, random) = kept
         rig.region.restore(rig.scratch)
+        return true
     }
 
     private func goOn(after victim: Tracee) throws {
         if random.chance(perThousand: 500) { try guest.goOn(rig.region) }
         var life = try succeed(victim)
-        if random.chance(perThousand: 20) { life = try interrupt(life) }
+        if random.chance(perThousand: 5) { life = try interrupt(life) }
         try serve(life)
         for _ in 0..<random.below(3) {
             if random.chance(perThousand: 250) { life = try succeed(life) }
@@ -219,6 +240,11 @@ final class Pass {
     private func ended(_ why: String) -> Failure {
         let text = rig.region.text
         return Failure(text.isEmpty ? "the backend ended: \(why)" : text)
+    }
+
+    var description: String {
+        let places = stride == 1 ? "at every one" : "every \(stride) or so"
+        return "\(kind), \(done) instructions, \(places)"
     }
 
     /// The pass so far, when it failed.

@@ -7,7 +7,7 @@ import XenWire
 
 /// All that outlives a backend process: the guest's memory, the disk and the journal, shared by all processes.
 ///
-///     0      notification u32 | mutant u32 | order u64 | is behind Queue.init u32
+///     0      notification u32 | mutant u32 | order u64 | has recovered u32 | stop at u32
 ///     1024   why a process ended, text
 ///     4096   the ring
 ///     8192   the disk, 16 sectors
@@ -59,6 +59,20 @@ import XenWire
         get { unsafe xen_load_relaxed(base + 16) != 0 }
         set { unsafe xen_store_release(base + 16, newValue ? 1 : 0) }
     }
+    /// Where a process stops before it is idle.
+    var stop: Stop {
+        get { unsafe Stop(rawValue: xen_load_relaxed(base + 20)) ?? .idle }
+        set { unsafe xen_store_release(base + 20, newValue.rawValue) }
+    }
+
+    enum Stop: UInt32, CaseIterable {
+        case idle = 0
+        /// When it maps the ring, just before it reads the journal.
+        case mapping
+        /// When it is about to serve.
+        case recovered
+    }
+
     /// Why a process has ended.
     var text: String {
         get { unsafe String(cString: (base + Self.textStart).assumingMemoryBound(to: CChar.self)) }

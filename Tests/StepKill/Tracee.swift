@@ -33,10 +33,10 @@ struct Tracee {
 
     private init(pid: Int32) { self.pid = pid }
 
-    fileprivate func copy() throws -> Tracee {
+    fileprivate func copy() throws -> Tracee? {
         let copy = step_copy(pid)
-        guard copy > 0 else { throw Failure("a process cannot be copied: errno \(-copy)") }
-        return Tracee(pid: copy)
+        guard copy >= 0 else { throw Failure("a process cannot be copied: errno \(-copy)") }
+        return copy > 0 ? Tracee(pid: copy) : nil
     }
 
     func resume() -> Outcome { Outcome(step_resume(pid)) }
@@ -53,8 +53,9 @@ struct Tracee {
 final class Herd {
     private var pids: Set<Int32> = []
 
-    func copy(of tracee: Tracee) throws -> Tracee {
-        let copy = try tracee.copy()
+    /// Nil if the process is stopping by itself, and can only be killed.
+    func copy(of tracee: Tracee) throws -> Tracee? {
+        guard let copy = try tracee.copy() else { return nil }
         pids.insert(copy.pid)
         return copy
     }

@@ -11,8 +11,9 @@
 /// Memory that forked processes share; NULL if there is none.
 void *_Nullable step_map(size_t bytes);
 /// Confines this process, and those that it forks, to one processor: stepping is a dialogue of two. Lines are written at
-/// once.
-void step_prepare(void);
+/// once. Starts the program anew, so that the C library uses no repeated string instructions: a processor stops at each
+/// repetition.
+void step_prepare(char *_Nullable *_Nonnull arguments);
 /// fork(2), the child being traced: 0 there, else its pid or -errno.
 int step_fork(void);
 /// Stops the process that calls until its tracer goes on with it: a SIGSTOP.
@@ -26,10 +27,10 @@ _Noreturn void step_exit(int code);
 int step_wait(int pid);
 /// Lets the process run until it stops by itself, or ends.
 int step_resume(int pid);
-/// Lets it do `count` instructions, or fewer if it stops or ends; how many it did is in `done`. A repeated string
-/// instruction counts once for each repetition.
+/// Lets it do `count` instructions, or fewer if it stops or ends; how many it did is in `done`.
 int step_advance(int pid, long count, long *done);
-/// Another process that stands where this one does: same memory, same registers. Its pid, or -errno.
+/// Another process that stands where this one does: same memory, same registers. Its pid, or -errno; 0 if this one has
+/// just stopped by itself, which it is good for nothing but killing then.
 int step_copy(int pid);
 /// SIGKILL; returns when it is dead.
 int step_kill(int pid);
