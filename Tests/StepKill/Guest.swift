@@ -196,7 +196,9 @@ struct Guest {
         guard page < open.count, let request = open[page], Self.identifier(page, request.serial) == identifier else {
             throw Failure("an answer to \(String(identifier, radix: 16)), which is not open")
         }
-        guard operation == request.operation else { throw Failure("operation \(operation), not \(request.operation)") }
+        guard operation == request.operation else {
+            throw Failure("an answer to operation \(operation), and not to \(request.operation)")
+        }
         guard status == 0 else { throw Failure("status \(status) for operation \(operation)") }
         time += 1
         try end(request, page, region)

@@ -41,7 +41,7 @@ struct History {
     /// What cannot be; all requests are answered.
     func contradiction() -> String? {
         for (place, zone) in zones.enumerated() {
-            guard zone.isWritten else { return "sector \(zone.sector) reads as write \(zone.write), which it never was" }
+            guard zone.isWritten else { return "sector \(zone.sector) reads as write \(zone.write), of other sectors" }
             for (otherPlace, other) in zones.enumerated()
             where otherPlace != place && other.sector == zone.sector && zone.excludes(other) {
                 return "sector \(zone.sector): write \(other.write) comes between write \(zone.write) and its last read"

@@ -154,14 +154,20 @@ private final class RegionClock: Clock, @unchecked Sendable {
     }
 }
 
-/// The disk: operations take effect, and end, in any order. Some have taken effect long before they end.
+/// The disk: operations take effect, and end, in any order. Many have taken effect long before they end, for some are slow.
 @safe private final class RegionEngine: Engine {
     private let region: Region
-    private var waiting: [(operation: IOOperation, isDone: Bool)] = []
+    private var waiting: [Waiting] = []
     var random = SeededRandom(seed: 0)
     /// Mutant: a write is kept in the process until the next operation.
     var writesBack = false
     private var dirty: (sector: Int, bytes: [UInt8])?
+
+    private struct Waiting {
+        let operation: IOOperation
+        let isDone: Bool
+        let isSlow: Bool
+    }
 
     let capacity = 64
     var takesEvents: Bool { false }
@@ -176,9 +182,10 @@ private final class RegionClock: Clock, @unchecked Sendable {
         for index in 0..<accepted {
             // The caller answers for `count` operations and their buffers.
             let operation = unsafe operations[index]
-            let isAtOnce = random.chance(perThousand: 300)
-            if isAtOnce { perform(operation) }
-            waiting.append((operation, isAtOnce))
+            let isDone = random.chance(perThousand: 400)
+            if isDone { perform(operation) }
+            waiting.append(
+                Waiting(operation: operation, isDone: isDone, isSlow: random.chance(perThousand: 200)))
         }
         return accepted
     }
@@ -186,16 +193,18 @@ private final class RegionClock: Clock, @unchecked Sendable {
     func reap(_ completions: UnsafeMutablePointer<IOCompletion>, capacity: Int) -> Int {
         let wanted = min(capacity, waiting.count, 1 + random.below(4))
         for index in 0..<wanted {
-            let (operation, isDone) = takeAny()
-            if !isDone { perform(operation) }
+            let ended = takeAny()
+            if !ended.isDone { perform(ended.operation) }
             // Below the caller's capacity.
-            unsafe completions[index] = IOCompletion(tag: operation.tag, result: Int32(operation.length))
+            unsafe completions[index] = IOCompletion(
+                tag: ended.operation.tag, result: Int32(ended.operation.length))
         }
         return wanted
     }
 
-    private func takeAny() -> (operation: IOOperation, isDone: Bool) {
-        let place = random.below(waiting.count)
+    private func takeAny() -> Waiting {
+        var place = random.below(waiting.count)
+        for _ in 0..<4 where waiting[place].isSlow { place = random.below(waiting.count) }
         waiting.swapAt(place, waiting.count - 1)
         return waiting.removeLast()
     }
