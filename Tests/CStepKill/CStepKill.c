@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -23,9 +24,12 @@ void *step_map(size_t bytes)
 
 void step_prepare(char **arguments)
 {
-    static const char name[] = "GLIBC_TUNABLES";
-    if (!getenv(name)) {
-        setenv(name, "glibc.cpu.x86_rep_movsb_threshold=0x10000000:glibc.cpu.x86_rep_stosb_threshold=0x10000000", 1);
+    if (!getenv("STEP_KILL")) {
+        setenv("STEP_KILL", "1", 1);
+        setenv("SWIFT_DETERMINISTIC_HASHING", "1", 1);
+        setenv("GLIBC_TUNABLES",
+               "glibc.cpu.x86_rep_movsb_threshold=0x10000000:glibc.cpu.x86_rep_stosb_threshold=0x10000000", 1);
+        personality(ADDR_NO_RANDOMIZE);
         execv("/proc/self/exe", arguments);
     }
     cpu_set_t set;

@@ -229,8 +229,8 @@ struct Guest {
     /// All is answered, and what the disk holds is the end of a history that can be.
     mutating func finish(_ region: Region) throws {
         guard openCount == 0 else {
-            throw Failure(
-                region.published == consumed ? "\(openCount) requests are lost" : "answers that the guest does not hear of")
+            let isSilent = region.published != consumed
+            throw Failure(isSilent ? "answers that the guest does not hear of" : "\(openCount) requests are lost")
         }
         time += 2
         for sector in 0..<Region.sectors {

@@ -11,8 +11,8 @@
 /// Memory that forked processes share; NULL if there is none.
 void *_Nullable step_map(size_t bytes);
 /// Confines this process, and those that it forks, to one processor: stepping is a dialogue of two. Lines are written at
-/// once. Starts the program anew, so that the C library uses no repeated string instructions: a processor stops at each
-/// repetition.
+/// once. Starts the program anew, so that all runs of it do the same instructions (places and hashes are not random), and
+/// none that are repeated: a processor stops at each repetition.
 void step_prepare(char *_Nullable *_Nonnull arguments);
 /// fork(2), the child being traced: 0 there, else its pid or -errno.
 int step_fork(void);
