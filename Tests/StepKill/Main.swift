@@ -9,6 +9,19 @@ import Glibc
 /// then every request must have been answered once, with what a disk may say. After that the ring, the journal, the
 /// guest and the disk are put back to that instruction, and the process is stepped on.
 @main
+enum Main {
+    static func main() {
+        unsafe step_prepare(CommandLine.unsafeArgv)
+        // Before anything depends on the options: they must not decide how many instructions the processes need.
+        let rig = Result { try Rig() }
+        do {
+            try StepKill.parseOrExit().run(rig.get())
+        } catch {
+            StepKill.exit(withError: error)
+        }
+    }
+}
+
 struct StepKill: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "step-kill",
@@ -32,9 +45,7 @@ struct StepKill: ParsableCommand {
         throw ValidationError("there is no mutant \(mutant)")
     }
 
-    func run() throws {
-        unsafe step_prepare(CommandLine.unsafeArgv)
-        let rig = try Rig()
+    func run(_ rig: Rig) throws {
         if mutants { return try findMutants(rig) }
         let series = Series(rig, mutant: mutant.flatMap(Mutant.named), isExhaustive: exhaustive, isQuiet: false)
         do {

@@ -106,8 +106,8 @@ final class Pass {
     /// Runs the pass; kills at instruction `only`, or until there were `limit` kills.
     func run(only: Int?, limit: Int) throws -> Tally {
         let leader = try begin()
-        var target = only ?? 1 + random.below(stride)
         let acts = acts()
+        var target = only ?? 1 + random.below(stride)
         while tally.allKills < limit {
             let isOver = try go(leader, to: target, acts)
             if isOver { break }
