@@ -7,12 +7,13 @@ RELEASE_FLAGS := -c release --static-swift-stdlib -Xswiftc -use-ld=lld \
 	-Xlinker --icf=safe -Xlinker -z -Xlinker pack-relative-relocs
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Benchmarks
 FUZZ_RUNS ?= 1000000
+KILLS ?= 100000
 
 prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test model fuzz install install-files install-disks uninstall
+.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test model step-kill fuzz install install-files install-disks uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -21,6 +22,7 @@ help:
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make model    the restart algorithm, model-checked in about three minutes: see Tests/Models'
+	@echo 'make step-kill  KILLS kills (default $(KILLS), some minutes) at any instruction of the block queue, and all mutants'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make e2e      the real daemon under verified I/O, the hotplug script: see scripts/e2e, Tests/Hotplug'
@@ -92,6 +94,12 @@ test: setup-test check
 
 model: setup-model
 	Tests/Models/run
+
+# Of what fails, the last line says how to repeat it.
+step-kill: setup
+	$(SWIFT) build $(RELEASE_FLAGS) --product step-kill
+	"$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/step-kill" --kills $(KILLS)
+	"$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/step-kill" --mutants
 
 # A crash leaves its input behind as crash-*.
 fuzz: setup

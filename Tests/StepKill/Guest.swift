@@ -34,7 +34,7 @@ struct Guest {
         /// Where most requests begin: below this.
         var busySectors = 3
         /// A barrier claims all of the device, for which many instructions are needed.
-        var usesBarriers = true
+        var usesBarriers = false
         /// As how many disks it sees the one that there is: 1, but for a mutant.
         var aliases = 1
     }

@@ -204,7 +204,7 @@ private final class RegionClock: Clock, @unchecked Sendable {
 
     private func takeAny() -> Waiting {
         var place = random.below(waiting.count)
-        for _ in 0..<4 where waiting[place].isSlow { place = random.below(waiting.count) }
+        for _ in 0..<8 where waiting[place].isSlow { place = random.below(waiting.count) }
         waiting.swapAt(place, waiting.count - 1)
         return waiting.removeLast()
     }

@@ -95,9 +95,10 @@ final class Pass {
         kind = Kind(rawValue: Int(seed % 3)) ?? .turns
         let chosen = 20 + random.below(100)
         stride = isExhaustive ? 1 : chosen
-        let habits = Guest.Habits(
+        var habits = Guest.Habits(
             appetite: [3, 6, 12, 32][random.below(4)], busySectors: 1 + random.below(3),
-            usesBarriers: random.chance(perThousand: 100), aliases: mutant == .noClaims ? Life.aliases : 1)
+            usesBarriers: random.chance(perThousand: 100))
+        if mutant == .noClaims { habits = Guest.Habits(appetite: 12, busySectors: 1, aliases: Life.aliases) }
         guest = Guest(SeededRandom(seed: random.next()), habits)
         rig.region.restore(rig.genesis)
         rig.region.mutant = mutant
@@ -176,8 +177,8 @@ final class Pass {
     /// Where in the pass the guest goes on while the backend works.
     private func acts() -> [Int] {
         var place = 0
-        return (0..<random.below(4)).map { _ in
-            place += 1 + random.below(Self.span)
+        return (0..<random.below(8)).map { _ in
+            place += 1 + random.below(Self.span / 4)
             return place
         }
     }
