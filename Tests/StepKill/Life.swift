@@ -166,7 +166,8 @@ private final class RegionClock: Clock, @unchecked Sendable {
     private struct Waiting {
         let operation: IOOperation
         let isDone: Bool
-        let isSlow: Bool
+        /// It does not end before so many further looks for ends.
+        var patience: Int
     }
 
     let capacity = 64
@@ -184,16 +185,17 @@ private final class RegionClock: Clock, @unchecked Sendable {
             let operation = unsafe operations[index]
             let isDone = random.chance(perThousand: 400)
             if isDone { perform(operation) }
-            waiting.append(
-                Waiting(operation: operation, isDone: isDone, isSlow: random.chance(perThousand: 200)))
+            let patience = random.chance(perThousand: 250) ? 1 + random.below(12) : 0
+            waiting.append(Waiting(operation: operation, isDone: isDone, patience: patience))
         }
         return accepted
     }
 
     func reap(_ completions: UnsafeMutablePointer<IOCompletion>, capacity: Int) -> Int {
-        let wanted = min(capacity, waiting.count, 1 + random.below(4))
+        for place in waiting.indices where waiting[place].patience > 0 { waiting[place].patience -= 1 }
+        let wanted = min(capacity, 1 + random.below(4))
         for index in 0..<wanted {
-            let ended = takeAny()
+            guard let ended = takeAny() else { return index }
             if !ended.isDone { perform(ended.operation) }
             // Below the caller's capacity.
             unsafe completions[index] = IOCompletion(
@@ -202,11 +204,16 @@ private final class RegionClock: Clock, @unchecked Sendable {
         return wanted
     }
 
-    private func takeAny() -> Waiting {
-        var place = random.below(waiting.count)
-        for _ in 0..<8 where waiting[place].isSlow { place = random.below(waiting.count) }
-        waiting.swapAt(place, waiting.count - 1)
-        return waiting.removeLast()
+    private func takeAny() -> Waiting? {
+        guard !waiting.isEmpty else { return nil }
+        let first = random.below(waiting.count)
+        for step in waiting.indices {
+            let place = (first + step) % waiting.count
+            guard waiting[place].patience == 0 else { continue }
+            waiting.swapAt(place, waiting.count - 1)
+            return waiting.removeLast()
+        }
+        return nil
     }
 
     private func perform(_ operation: IOOperation) {

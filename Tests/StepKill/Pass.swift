@@ -92,12 +92,13 @@ final class Pass {
         self.mutant = mutant
         self.tally = tally
         random = SeededRandom(seed: seed)
-        kind = Kind(rawValue: Int(seed % 3)) ?? .turns
+        kind = mutant == .noClaims ? .turns : Kind(rawValue: Int(seed % 3)) ?? .turns
         let chosen = 20 + random.below(100)
-        stride = isExhaustive ? 1 : chosen
+        stride = isExhaustive ? 1 : mutant == .noClaims ? chosen * 8 : chosen
         var habits = Guest.Habits(
             appetite: [3, 6, 12, 32][random.below(4)], busySectors: 1 + random.below(3),
             usesBarriers: random.chance(perThousand: 100))
+        // Only a few histories show it: two writes, and between them a read, where they meet.
         if mutant == .noClaims { habits = Guest.Habits(appetite: 12, busySectors: 1, aliases: Life.aliases) }
         guest = Guest(SeededRandom(seed: random.next()), habits)
         rig.region.restore(rig.genesis)
