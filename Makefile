@@ -2,18 +2,21 @@
 # the packages that they use themselves.
 
 SWIFT ?= swift
-# Packed relocations need glibc 2.36, which Debian 12 has, and save 0.9 MB of the daemon.
+# Packed relocations need glibc 2.36, which Debian 12 has, and save 0.9 MB of the daemon; without functions that nobody calls
+# it is 0.2 MB smaller.
 RELEASE_FLAGS := -c release --static-swift-stdlib -Xswiftc -use-ld=lld \
-	-Xlinker --icf=safe -Xlinker -z -Xlinker pack-relative-relocs
+	-Xlinker --icf=safe -Xlinker -z -Xlinker pack-relative-relocs \
+	-Xswiftc -Xfrontend -Xswiftc -function-sections -Xlinker --gc-sections
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Benchmarks
 FUZZ_RUNS ?= 1000000
 TORTURE ?= --operations 10000000
+KILLS ?= 100000
 
 prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test torture model fuzz install install-files install-disks uninstall
+.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test torture model step-kill fuzz install install-files install-disks uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -23,6 +26,7 @@ help:
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make model    the restart algorithm, model-checked in about three minutes: see Tests/Models'
 	@echo 'make torture  a process killed at every step under overlapping requests: TORTURE="$(TORTURE)"'
+	@echo 'make step-kill  KILLS kills (default $(KILLS), some minutes) at any instruction of the block queue, and all mutants'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make e2e      the real daemon under verified I/O, the hotplug script: see scripts/e2e, Tests/Hotplug'
@@ -90,7 +94,10 @@ bench-net: setup-test release
 
 test: setup-test check
 	$(SWIFT) test
+	$(MAKE) model
 	$(MAKE) e2e gates
+	$(MAKE) step-kill KILLS=15000
+	$(MAKE) torture
 	$(MAKE) rig-smoke
 
 model: setup-model
@@ -98,8 +105,14 @@ model: setup-model
 
 # A violation prints the seed that repeats it.
 torture: setup
-	$(SWIFT) build -c release --product torture
-	"$$($(SWIFT) build -c release --show-bin-path)/torture" $(TORTURE)
+	$(SWIFT) build $(RELEASE_FLAGS) --product torture
+	"$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/torture" $(TORTURE)
+
+# Of what fails, the last line says how to repeat it.
+step-kill: setup
+	$(SWIFT) build $(RELEASE_FLAGS) --product step-kill
+	"$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/step-kill" --kills $(KILLS)
+	"$$($(SWIFT) build $(RELEASE_FLAGS) --show-bin-path)/step-kill" --mutants
 
 # A crash leaves its input behind as crash-*.
 fuzz: setup

@@ -156,6 +156,14 @@ let package = Package(
                 "CXen", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Xenbus", "Xenstore", "XenWire",
                 "loopback-peer",
             ]),
+        // Kills the queue at any instruction (`make step-kill`).
+        .target(name: "CStepKill", path: "Tests/CStepKill"),
+        .executableTarget(
+            name: "step-kill",
+            dependencies: [
+                "BlockBackend", "CStepKill", "CXen", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Uring",
+                "XenWire", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Tests/StepKill", swiftSettings: strict),
         tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
         tests(
             of: "NetBackend",
