@@ -86,6 +86,8 @@ let package = Package(
                 "CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Telemetry", "Xenstore", "Xenbus", "Uring",
                 "NetFrames", "Tap",
             ]),
+        // What the demonstration needs beside: other tools, a picture. Not in Loopback, which daemons link.
+        module("Demonstration", ["CLinux", "Descriptors", "Loopback", "Telemetry"], small),
         module("LiveXen", ["CXen", "CLinux", "Descriptors", "XenWire", "SharedRing", "Xenstore"]),
         module("Service", ["CLinux", "Descriptors", .product(name: "Logging", package: "swift-log")], small),
 
@@ -120,7 +122,7 @@ let package = Package(
         .executableTarget(
             name: "xen-loopback",
             dependencies: [
-                "BlockBackend", "Loopback", "Service", "Telemetry", "Uring", "Xenbus", "Xenstore",
+                "BlockBackend", "Demonstration", "Loopback", "Service", "Telemetry", "Uring", "Xenbus", "Xenstore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
 
@@ -130,7 +132,8 @@ let package = Package(
         tests(
             of: "Daemon",
             [
-                "CXen", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-backctl", "xen-blkbackd",
+                "CXen", "Demonstration", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-backctl",
+                "xen-blkbackd",
                 "xen-netbackd",
             ]),
         tests(of: "LiveXen", ["CXen", "Descriptors", "LiveXen", "Loopback", "SharedRing", "XenWire", "Xenstore"]),
@@ -153,8 +156,8 @@ let package = Package(
         tests(
             of: "Loopback",
             [
-                "CXen", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Xenbus", "Xenstore", "XenWire",
-                "loopback-peer",
+                "CXen", "Demonstration", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Xenbus", "Xenstore",
+                "XenWire", "loopback-peer",
             ]),
         // Kills the queue at any instruction (`make step-kill`).
         .target(name: "CStepKill", path: "Tests/CStepKill"),

@@ -1,3 +1,4 @@
+import Demonstration
 import Glibc
 import Loopback
 import Uring

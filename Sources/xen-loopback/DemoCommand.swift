@@ -1,4 +1,5 @@
 import ArgumentParser
+import Demonstration
 import Glibc
 import Loopback
 import Service

@@ -1,3 +1,4 @@
+import Demonstration
 import Loopback
 import Telemetry
 import Testing

@@ -1,6 +1,7 @@
 import Telemetry
 import Testing
 
+@testable import Demonstration
 @testable import Loopback
 
 struct LatencyPictureTests {

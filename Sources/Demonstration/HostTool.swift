@@ -1,6 +1,7 @@
 internal import CLinux
 public import Descriptors
 internal import Glibc
+internal import Loopback
 
 /// Why a program of the host did not do its work.
 public enum HostToolError: Error, Equatable, Sendable, CustomStringConvertible {

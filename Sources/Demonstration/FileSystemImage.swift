@@ -1,4 +1,5 @@
 internal import Descriptors
+internal import Loopback
 
 /// An ext4 file system in a file, made without privileges and without mounting anything.
 public struct FileSystemImage: Sendable {

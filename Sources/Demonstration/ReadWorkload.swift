@@ -1,4 +1,5 @@
 internal import Descriptors
+public import Loopback
 public import Telemetry
 internal import XenWire
 

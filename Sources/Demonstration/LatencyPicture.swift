@@ -1,4 +1,5 @@
 public import Descriptors
+internal import Loopback
 internal import Telemetry
 
 /// Latency distributions as a picture (SVG 1.1): a panel for each workload, all above one logarithmic axis.

@@ -1,3 +1,5 @@
+internal import Loopback
+
 /// The few shapes of SVG 1.1 that a chart needs.
 struct SVG {
     enum Anchor: String {
