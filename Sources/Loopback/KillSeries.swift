@@ -38,8 +38,9 @@ public struct KillSeries: Sendable {
         try world.killDaemon()
         usleep(Self.settling)
         let before = progress()
-        let start = linux_monotonic_nanoseconds()
+        // Returns when the program has taken over (execve(2)).
         try world.startDaemonAgain()
+        let start = linux_monotonic_nanoseconds()
         while before != nil, progress() == before {
             guard linux_monotonic_nanoseconds() &- start < Self.patience else {
                 throw .notOffered("kill \(kills + 1): no response within 20 s after the daemon was started again")

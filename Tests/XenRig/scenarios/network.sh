@@ -344,24 +344,25 @@ network_serves_again() {
     [ "$process" != 0 ] && [ "$process" != "$2" ] && grep -q "^{\"process\":$process,.*\"Connected\"" "$status"
 }
 
-# (The agent makes one line of a command.) One TCP stream each way, until it is stopped; fails if one has ended by itself or does not move any more.
+# One TCP stream each way, until it is stopped; fails if one has ended by itself or does not move any more. (The agent takes
+# one line.)
 start_streams() {
-    iperf3 --server --one-off --daemon --bind 10.9.0.1 --port 5201
-    iperf3 --server --one-off --daemon --bind 10.9.0.1 --port 5202
-    in_guest "$1" shell 'for port in 5201 5202; do
-        options=$([ $port = 5201 ] || echo --reverse);
-        iperf3 --client 10.9.0.1 --port $port --time 100000 --forceflush $options >/tmp/iperf-$port 2>&1 &
-        echo $! >/tmp/iperf-$port.pid
-    done'
+    local port options
+    for port in 5201 5202; do
+        iperf3 --server --one-off --daemon --bind 10.9.0.1 --port $port
+        options=$([ $port = 5201 ] || echo --reverse)
+        in_guest "$1" shell "iperf3 --client 10.9.0.1 --port $port --time 100000 --forceflush $options >/tmp/iperf-$port 2>&1 & echo \$! >/tmp/iperf-$port.pid"
+    done
 }
 
 stop_streams() {
+    local port
     sleep 15 # TCP waits longer and longer before it tries again
-    in_guest "$1" shell 'for port in 5201 5202; do
-        kill -0 "$(cat /tmp/iperf-$port.pid)" || { tail -n 3 /tmp/iperf-$port; exit 1; };
-        tail -n 3 /tmp/iperf-$port | grep -qv " 0.00 bits/sec" || { echo "stream $port has stopped"; exit 1; };
-        kill "$(cat /tmp/iperf-$port.pid)"
-    done'
+    for port in 5201 5202; do
+        in_guest "$1" shell "kill -0 \$(cat /tmp/iperf-$port.pid) || { tail -n 3 /tmp/iperf-$port; exit 1; }"
+        in_guest "$1" shell "tail -n 3 /tmp/iperf-$port | grep -qv ' 0.00 bits/sec' || { echo stream $port has stopped; exit 1; }"
+        in_guest "$1" shell "kill \$(cat /tmp/iperf-$port.pid)"
+    done
 }
 
 network-kill-rounds() { # scenario: the daemon is killed a hundred times under two TCP streams
