@@ -351,7 +351,7 @@ start_streams() {
     for port in 5201 5202; do
         iperf3 --server --one-off --daemon --bind 10.9.0.1 --port $port
         options=$([ $port = 5201 ] || echo --reverse)
-        in_guest "$1" shell "iperf3 --client 10.9.0.1 --port $port --time 100000 --forceflush $options >/tmp/iperf-$port 2>&1 & echo \$! >/tmp/iperf-$port.pid"
+        in_guest "$1" shell "iperf3 --client 10.9.0.1 --port $port --time 80000 --forceflush $options >/tmp/iperf-$port 2>&1 & echo \$! >/tmp/iperf-$port.pid"
     done
 }
 
