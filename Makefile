@@ -16,7 +16,7 @@ prefix ?= /usr/local
 sysconfdir ?= /etc
 DESTDIR ?=
 
-.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench bench-net test torture model step-kill fuzz install install-files install-disks uninstall
+.PHONY: help setup setup-demo setup-test setup-rig setup-model demo check release e2e gates rig rig-smoke rig-bench bench kills bench-net test torture model step-kill fuzz install install-files install-disks uninstall
 
 help:
 	@echo 'make setup    install the Debian packages that building needs'
@@ -34,6 +34,7 @@ help:
 	@echo 'make rig-smoke  one guest that boots from our disk, in five minutes'
 	@echo 'make rig-bench  against the kernel'"'"'s backends and qdisk on real Xen, recorded in Benchmarks/results/rig'
 	@echo 'make bench    side by side with fio and other backends, recorded in Benchmarks/results'
+	@echo 'make kills    both daemons killed under checked load, thousands of times, and the pauses; needs root'
 	@echo 'make bench-net  the network backend side by side with plain system calls on TAP devices; needs root'
 	@echo 'make install  both daemons, udev rules, units and scripts, under DESTDIR and prefix (default $(prefix))'
 	@echo 'make uninstall  takes them away again'
@@ -87,6 +88,10 @@ rig-bench: setup-rig release
 bench: setup-test release
 	Benchmarks/run
 	Benchmarks/readme-table
+
+# Two thousand of the one, five hundred of the other: five minutes.
+kills: setup-test release
+	Benchmarks/kills
 
 bench-net: setup-test release
 	Benchmarks/run --network
