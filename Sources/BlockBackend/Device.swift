@@ -111,10 +111,18 @@ public final class Device: SplitDevice {
     public func disconnect() {
         guard let session else { return }
         session.stop()
+        removeJournals()
+    }
+
+    private func removeJournals() {
         do throws(Fault) { try journals.remove() } catch { log.error("\(error)") }
     }
 
-    public func closeVolume() { session = nil }
+    /// Also of a connection that ended while nobody served it.
+    public func closeVolume() {
+        session = nil
+        removeJournals()
+    }
 
     public var isPeerAlive: Bool { session?.isPeerAlive(on: platform) ?? false }
 

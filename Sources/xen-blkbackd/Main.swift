@@ -5,6 +5,7 @@ import Descriptors
 import Logging
 import Service
 import Uring
+import XenWire
 
 @main
 struct Main: DaemonCommand {
@@ -34,6 +35,9 @@ struct Main: DaemonCommand {
             // One process serves all disks of a domain, of whichever type: frontends number them together.
             name: "xen-blkbackd", prefix: "vbd", statusName: "disk", classes: options.deviceClasses,
             holder: options.holder,
+            clearAway: { [domain = DomainID(common.domid)] state, isPresent, log in
+                Leftovers(state: state, domain: domain, log: log).clearAway(isPresent)
+            },
             makeDevice: { identity, platform, clock, state, log in
                 Device(
                     identity, deviceOptions, platform: platform, clock: clock, records: RecordFiles(state), log: log)

@@ -89,6 +89,43 @@ struct DaemonTests {
         second.kill()
     }
 
+    private func journals(_ world: World) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: world.directory + "/state").filter { $0.contains("queue") }
+    }
+
+    @Test func `a guest that went while nobody served it is cleaned up after`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 0) == 0)
+        #expect(try journals(world) == ["vbd-5.51712.queue0"])
+        first.kill()
+        _ = first.wait()
+        // The guest closes, and the toolstack takes the disk away.
+        try world.write([World.front("state"): "5", World.back("online"): "0", World.back("state"): "5"])
+        let second = try world.startDaemon()
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        try world.remove("/local/domain/0/backend/vbd/5")
+        #expect(second.wait() == .exited(0))
+        #expect(try journals(world) == [])
+    }
+
+    @Test func `of a domain that was destroyed meanwhile nothing is left`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        try world.remove("/local/domain/0/backend/vbd/5")
+        // Another domain's daemon: its own may never be started again.
+        let other = try ChildProcess(
+            World.daemonPath, ["--domid", "6", "--xen", "loopback:\(world.directory)", "--log-level", "critical"])
+        #expect(try world.eventually { try journals(world) == [] })
+        other.kill()
+    }
+
     /// What is done to the journal, and what the next process says of it.
     enum Damage: CaseIterable {
         case gone, empty, cutShort, zeroes, otherBoot, otherDisk
