@@ -344,14 +344,14 @@ network_serves_again() {
     [ "$process" != 0 ] && [ "$process" != "$2" ] && grep -q "^{\"process\":$process,.*\"Connected\"" "$status"
 }
 
-# One TCP stream each way, until it is stopped; fails if one has ended by itself or does not move any more. (The agent takes
-# one line.)
+# One TCP stream each way, of 10 Mbit/s, which leaves some of the emulated processor to others, until it is stopped; fails if
+# one has ended by itself or does not move any more. (The agent takes one line.)
 start_streams() {
     local port options
     for port in 5201 5202; do
         iperf3 --server --one-off --daemon --bind 10.9.0.1 --port $port
         options=$([ $port = 5201 ] || echo --reverse)
-        in_guest "$1" shell "iperf3 --client 10.9.0.1 --port $port --time 80000 --forceflush $options >/tmp/iperf-$port 2>&1 & echo \$! >/tmp/iperf-$port.pid"
+        in_guest "$1" shell "iperf3 --client 10.9.0.1 --port $port --time 80000 --bitrate 10M --forceflush $options >/tmp/iperf-$port 2>&1 & echo \$! >/tmp/iperf-$port.pid"
     done
 }
 
