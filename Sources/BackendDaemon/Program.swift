@@ -22,7 +22,18 @@ extension DaemonCommand {
                 .run()
         }
         // EX_TEMPFAIL of sysexits.h.
-        if case .again = try Daemon(kind, common, environment).run() { throw ExitCode(75) }
+        if case .again = try start(kind, environment).run() { throw ExitCode(75) }
+    }
+
+    /// The service manager starts a daemon that has ended again at once, for a guest waits. One that cannot even start would
+    /// keep a processor busy with it, so that takes its time.
+    private func start(_ kind: BackendKind, _ environment: Environment) throws -> Daemon {
+        do {
+            return try Daemon(kind, common, environment)
+        } catch {
+            if environment.notifySocket != nil { sleep(2) }
+            throw error
+        }
     }
 
     /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.

@@ -121,4 +121,32 @@ struct FullVolumeTests {
         #expect(try world.waitForState("2"))
         third.kill()
     }
+
+    /// A file system for state that holds a lock and no journal.
+    @Test func `without room for a journal a disk is not connected, and another is, once there is`() throws {
+        let world = try World()
+        let state = world.directory + "/small"
+        try FileManager.default.createDirectory(atPath: state, withIntermediateDirectories: true)
+        try SmallFileSystem.run("/bin/mount", ["-t", "tmpfs", "-o", "size=8k,mode=0700", "tmpfs", state])
+        defer { _ = try? SmallFileSystem.run("/bin/umount", ["-l", state]) }
+        let daemon = try world.startDaemon(["--state-dir", state])
+        let volume = try world.makeVolume(sectors: 64)
+        try world.createDisk(volume)
+        try world.plugIn(volume)
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(try world.waitForState("5"))
+        let reason = try #require(try world.read(World.back("error")))
+        #expect(reason.contains("reserve") && reason.contains("No space left on device"), "\(reason)")
+        // The guest closes and comes back, as blkfront does.
+        try SmallFileSystem.run("/bin/mount", ["-o", "remount,size=1M", state])
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        try world.write([World.front("state"): "1"])
+        #expect(try world.waitForState("2"))
+        try frontend.publish()
+        #expect(try world.waitForState("4"))
+        #expect(frontend.request(0, sector: 0) == 0)
+        daemon.kill()
+    }
 }
