@@ -167,7 +167,7 @@ let package = Package(
                 "BlockBackend", "CStepKill", "CXen", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Uring",
                 "XenWire", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/StepKill", swiftSettings: strict),
-        tests(of: "SharedRing", ["CXen", "SharedRing", "XenWire"]),
+        tests(of: "SharedRing", ["CXen", "Descriptors", "SharedRing", "XenWire"]),
         tests(
             of: "NetBackend",
             [

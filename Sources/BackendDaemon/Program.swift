@@ -1,6 +1,7 @@
 public import ArgumentParser
 internal import Glibc
 internal import Logging
+internal import Service
 internal import Telemetry
 
 /// A daemon's command.
@@ -21,6 +22,7 @@ extension DaemonCommand {
             return try JournalCheck(in: common.stateDirectory(of: kind.name), name: "\(kind.prefix)-\(common.domid)")
                 .run()
         }
+        FaultWatch.start()
         // EX_TEMPFAIL of sysexits.h.
         if case .again = try start(kind, environment).run() { throw ExitCode(75) }
     }

@@ -38,7 +38,7 @@ public final class QueueThread: Sendable {
                     configuration, platform: platform, shared: shared, clock: clock, engine: makeEngine(),
                     control: wakeup)
                 started.give(.success(loop.queue.cells))
-                loop.recordFaults {
+                Journal.recordingFaults(in: configuration.journal) {
                     loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
                         state.condition.withLock { $0 = condition }
                     }
@@ -79,7 +79,6 @@ private final class QueueLoop {
     private let engine: any Engine
     private let clock: any Clock
     private let control: Int32
-    private let journal: Journal?
     private let fence: VolumeFence?
     private let maySpin: Bool
     private var ringSpin = SpinPolicy.forRing
@@ -110,16 +109,7 @@ private final class QueueLoop {
         self.clock = clock
         self.control = control
         maySpin = configuration.mayPoll
-        journal = configuration.journal
         fence = configuration.fence
-    }
-
-    /// Has the journal know of signals by which this thread ends the process during `body`.
-    func recordFaults(during body: () -> Void) {
-        // The journal keeps the record mapped, and this object keeps the journal.
-        unsafe linux_record_faults(journal.map { unsafe $0.faultRecord.assumingMemoryBound(to: UInt32.self) })
-        body()
-        linux_record_faults(nil)
     }
 
     private static func grants(_ table: any GrantTable, _ configuration: QueueConfiguration) -> any GrantTable {

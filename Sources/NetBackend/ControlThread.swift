@@ -41,7 +41,7 @@ final class ControlThread: Sendable {
                 started.give(.success(ring.cells))
                 // An earlier process may have published without having told the guest.
                 if recovers { events.notify() }
-                recordingFaults(in: policy.journal) {
+                Journal.recordingFaults(in: policy.journal) {
                     Self.run(ring, events, wakeup, until: { state.stopping.load(ordering: .acquiring) }) { condition in
                         state.condition.withLock { $0 = condition }
                         linux_eventfd_signal(attention)

@@ -36,7 +36,7 @@ public final class NetQueueThread: Sendable {
                 let loop = try NetQueueLoop(
                     configuration, platform: platform, tap: tap, control: wakeup, clock: clock)
                 started.give(.success(loop.queue.cells))
-                recordingFaults(in: configuration.journal) {
+                Journal.recordingFaults(in: configuration.journal) {
                     loop.run(stopping: { state.stopping.load(ordering: .acquiring) }) { condition in
                         state.condition.withLock { $0 = condition }
                         linux_eventfd_signal(attention)
@@ -70,14 +70,6 @@ public final class NetQueueThread: Sendable {
         linux_eventfd_signal(control.number)
         thread.join()
     }
-}
-
-/// Has the journal know of signals by which this thread ends the process during `body`.
-func recordingFaults(in journal: Journal?, during body: () -> Void) {
-    // The journal keeps the record mapped, and the caller keeps the journal.
-    unsafe linux_record_faults(journal.map { unsafe $0.faultRecord.assumingMemoryBound(to: UInt32.self) })
-    body()
-    linux_record_faults(nil)
 }
 
 /// What a queue's thread runs.

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import CXen
 public import Descriptors
 internal import Glibc
@@ -100,12 +101,25 @@ extension Journal {
         unsafe xen_store_release(faultRecord + 4, entry.map { UInt32($0) &+ 1 } ?? 0)
     }
 
-    /// The condemned entry was answered.
-    public func absolve() { unsafe xen_store_release(faultRecord + 8, 0) }
+    /// The condemned entry is over: what comes after it is counted from there, and is not to be taken for it.
+    public func absolve() {
+        goAlone(nil)
+        unsafe xen_store_release(faultRecord, min(faults, 2))
+        unsafe xen_store_release(faultRecord + 8, 0)
+    }
+
+    /// Counts signals by which this thread ends the process during `body`.
+    public static func recordingFaults(in journal: Journal?, during body: () -> Void) {
+        // Whoever was killed may have left a mark, and no fault of ours is that entry's.
+        journal?.goAlone(nil)
+        // The caller keeps the journal, and that keeps the record mapped.
+        unsafe linux_record_faults(journal.map { unsafe $0.faultRecord.assumingMemoryBound(to: UInt32.self) })
+        body()
+        linux_record_faults(nil)
+    }
 
     /// All of the backlog was answered.
     public func forgetFaults() {
-        goAlone(nil)
         absolve()
         unsafe xen_store_release(faultRecord, 0)
     }

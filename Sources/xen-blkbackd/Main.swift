@@ -27,7 +27,6 @@ struct Main: DaemonCommand {
     func run() throws { try serve() }
 
     func kind() throws -> BackendKind {
-        FaultWatch.start()
         let engine = try EngineChoice(for: options.engine)
         Logger(label: "xen-blkbackd").info("\(engine.reason)")
         let deviceOptions = options.deviceOptions(engine, processors: ProcessLimits.processors)

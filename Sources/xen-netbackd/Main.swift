@@ -43,7 +43,6 @@ struct Main: DaemonCommand {
     func run() throws { try serve() }
 
     func kind() throws -> BackendKind {
-        FaultWatch.start()
         let (offer, filters, mode, domain) = (NetOffer(queues: maxQueues), filter, attach.mode, DomainID(common.domid))
         return BackendKind(
             name: "xen-netbackd", prefix: "vif", statusName: "interface",
