@@ -56,6 +56,11 @@ struct DeviceJournals {
             try checkFaults(journal, queue)
             journals.append(journal)
         }
+        // Only when all of them are idle: else the other queues' journals would say another disk than this one's.
+        for queue in connection.rings.indices where journals[queue].identity["volume"] != volume {
+            let facts = facts(connection, queue, volume: volume, vm: vm)
+            journals[queue] = try renew(journals[queue], queue, bytes(connection, queue), facts)
+        }
         return .same(journals)
     }
 
@@ -66,6 +71,20 @@ struct DeviceJournals {
             return
         }
         throw difference
+    }
+
+    /// The same journal with other facts, in the place of the old one.
+    private func renew(
+        _ old: Journal, _ queue: Int, _ bytes: Int, _ facts: JournalIdentity
+    ) throws(Fault) -> Journal {
+        guard let file = try records.journal(name(queue), bytes: bytes, making: true) else {
+            throw Fault("make the journal \(name(queue))", errno: 2)
+        }
+        let new = Journal(making: file, for: facts)
+        // Both files have the same size, and nobody else uses either.
+        unsafe new.body.copyMemory(from: UnsafeRawBufferPointer(old.body))
+        try records.settle(name(queue))
+        return new
     }
 
     private func checkFaults(_ journal: Journal, _ queue: Int) throws(Refusal) {

@@ -126,6 +126,53 @@ struct DaemonTests {
         other.kill()
     }
 
+    @Test func `another domain with the same number is not served on`() throws {
+        let world = try World()
+        try world.write(["/local/domain/5/vm": "/vm/aaaa"])
+        let first = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        try world.write(["/local/domain/5/vm": "/vm/bbbb"])
+        let second = try world.startDaemon()
+        #expect(try world.waitForState("5"))
+        #expect(try world.read(World.back("error"))?.contains("domain is /vm/aaaa, not /vm/bbbb") == true)
+        second.kill()
+    }
+
+    @Test func `what is in flight is not done on another disk, and a disk that is idle may be exchanged`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        var frontend = try world.connect(volume)
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        let other = volume + ".other"
+        try FileManager.default.copyItem(atPath: volume, toPath: other)
+        try world.plugIn(other)
+        let second = try world.startDaemon()
+        #expect(frontend.request(0, sector: 1) == 0)
+        second.kill()
+        _ = second.wait()
+        // Nobody answers this one before the disk is another.
+        #expect(frontend.request(1, sector: 2, patience: 0) == nil)
+        try self.markTaken(world)
+        try world.plugIn(volume)
+        let third = try world.startDaemon()
+        #expect(try world.waitForState("5"))
+        #expect(try world.read(World.back("error"))?.contains("the journal's volume is") == true)
+        third.kill()
+    }
+
+    /// As if the process had been killed between F2 and an answer: the next free entry is in flight.
+    private func markTaken(_ world: World) throws {
+        let journal = try FileHandle(forUpdating: URL(fileURLWithPath: "\(world.directory)/state/vbd-5.51712.queue0"))
+        try journal.seek(toOffset: 4096 + 128)
+        try journal.write(contentsOf: Data([9, 0, 0, 0, 0, 0, 0, 0]))
+    }
+
     /// What is done to the journal, and what the next process says of it.
     enum Damage: CaseIterable {
         case gone, empty, cutShort, zeroes, otherBoot, otherDisk
