@@ -21,7 +21,7 @@ DESTDIR ?=
 help:
 	@echo 'make setup    install the Debian packages that building needs'
 	@echo 'make demo     serves an ext4 image, verifies every block, measures against fio: ./xen-loopback-demo.svg'
-	@echo 'make test     everything that must hold: format, both builds, tests, e2e, gates, rig-smoke'
+	@echo 'make test     everything that must hold: format, both builds, tests, models, e2e, gates, kills, rig-smoke'
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make model    the restart algorithm, model-checked in about three minutes: see Tests/Models'
