@@ -26,20 +26,40 @@ public struct DiscardJob: Sendable {
 
 /// Who executes discards off the queues' threads: a `DiscardLane`, or a model of one.
 public protocol DiscardExecutor: AnyObject, Sendable {
-    /// Queues a job; false if there is no room, and then it is presented again later.
+    /// Queues a job; false if there is no room. Then its mailbox rings when there is, and it is presented again.
     func submit(_ job: DiscardJob) -> Bool
+}
+
+/// Queues whose jobs an executor had no room for. None of theirs may be in it: only others' would end, and ring others.
+public struct RefusedDiscards: Sendable {
+    private var mailboxes: [DiscardMailbox] = []
+
+    public init() {}
+
+    /// There was no room for one of this queue's.
+    public mutating func note(_ mailbox: DiscardMailbox) {
+        if !mailboxes.contains(where: { $0 === mailbox }) { mailboxes.append(mailbox) }
+    }
+
+    /// There is room.
+    public mutating func ring() {
+        for mailbox in mailboxes { mailbox.ring() }
+        mailboxes.removeAll(keepingCapacity: true)
+    }
 }
 
 /// The ended discards of one queue, from the lane's thread to the queue's.
 public final class DiscardMailbox: Sendable {
     private let ended: Mutex<[IOCompletion]>
-    private let wakeup: Int32
+    /// Of its own, for it may ring when the queue has gone.
+    private let wakeup: OwnedDescriptor
     private let cancelled = Atomic<Bool>(false)
 
-    /// Rings `wakeup`, an eventfd that stays open until the last job has ended. Room for `capacity` jobs is made now;
-    /// the queue never has more in the lane.
-    public init(wakeup: Int32, capacity: Int) {
-        self.wakeup = wakeup
+    /// Rings the eventfd `wakeup`, or nothing if that is negative. Room for `capacity` jobs is made now; the queue never has more in the lane.
+    public init(wakeup: Int32, capacity: Int) throws(Fault) {
+        self.wakeup =
+            wakeup < 0
+            ? OwnedDescriptor(owning: wakeup) : try OwnedDescriptor(linux_duplicate(wakeup), "duplicate an eventfd")
         var table: [IOCompletion] = []
         table.reserveCapacity(capacity)
         ended = Mutex(table)
@@ -63,8 +83,10 @@ public final class DiscardMailbox: Sendable {
     /// Reports the end of a job and rings the queue; called by the executor.
     public func deliver(_ end: IOCompletion) {
         ended.withLock { $0.append(end) }
-        linux_eventfd_signal(wakeup)
+        ring()
     }
+
+    fileprivate func ring() { linux_eventfd_signal(wakeup.number) }
 }
 
 /// Executes one device's discards on a thread of its own, in order: BLKDISCARD and hole punching block, for seconds if
@@ -86,7 +108,7 @@ public final class DiscardLane: DiscardExecutor {
         self.shared = shared
     }
 
-    /// Queues a job; false if the lane is full or stopped, and then the job is presented again later.
+    /// Queues a job; false if the lane is full or stopped.
     public func submit(_ job: DiscardJob) -> Bool { shared.add(job) }
 
     /// Ends the chunk that is under way, answers what is left with ECANCELED and ends the thread. Once only.
@@ -104,6 +126,7 @@ public final class DiscardLane: DiscardExecutor {
 
         private struct State {
             var jobs: [DiscardJob] = []
+            var refused = RefusedDiscards()
             var isOpen = true
         }
 
@@ -115,7 +138,10 @@ public final class DiscardLane: DiscardExecutor {
 
         func add(_ job: DiscardJob) -> Bool {
             let accepted = state.withLock { state in
-                guard state.isOpen && state.jobs.count < capacity else { return false }
+                guard state.isOpen && state.jobs.count < capacity else {
+                    state.refused.note(job.reply)
+                    return false
+                }
                 state.jobs.append(job)
                 return true
             }
@@ -141,7 +167,11 @@ public final class DiscardLane: DiscardExecutor {
         }
 
         private func next() -> DiscardJob? {
-            state.withLock { $0.jobs.isEmpty ? nil : $0.jobs.removeFirst() }
+            state.withLock { state in
+                guard !state.jobs.isEmpty else { return nil }
+                defer { state.refused.ring() }
+                return state.jobs.removeFirst()
+            }
         }
     }
 }

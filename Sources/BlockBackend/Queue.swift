@@ -32,10 +32,11 @@ public final class Queue {
         let mapping = try grants.map(configuration.ringReferences, of: configuration.domain, writable: true)
         let pool = try BufferPool(ceiling: configuration.bufferCeiling, reserved: Int(entries))
         let start = try Self.start(configuration, mapping, entries)
+        let mailbox = try DiscardMailbox(wakeup: control, capacity: QueueCore.parts(entries))
         shared.claims.attach(configuration.index, wakeup: control)
         unsafe core = QueueCore(
             configuration, entries, mapping, pool, start, grants: grants, channel: channel, engine: engine,
-            clock: clock, shared: shared, control: control, counters: cells.writer)
+            clock: clock, shared: shared, mailbox: mailbox, counters: cells.writer)
         // Whoever served the ring before may have been killed between an answer and its event.
         if configuration.recovers { channel.notify() }
     }
@@ -225,7 +226,7 @@ struct QueueCore: ~Copyable {
     init(
         _ configuration: QueueConfiguration, _ entries: UInt32, _ mapping: consuming GrantMapping,
         _ pool: consuming BufferPool, _ start: consuming RingStart, grants: any GrantTable,
-        channel: any EventChannel, engine: any Engine, clock: any Clock, shared: DeviceShared, control: Int32,
+        channel: any EventChannel, engine: any Engine, clock: any Clock, shared: DeviceShared, mailbox: DiscardMailbox,
         counters: CellWriter
     ) {
         self.grants = grants
@@ -254,11 +255,11 @@ struct QueueCore: ~Copyable {
         inFlight = start.takeTable()
         slots = FixedTable(repeating: Slot(), count: Int(entries))
         stalled = IndexQueue(capacity: Int(entries))
-        let partCount = Int(entries) + 256
+        let partCount = Self.parts(entries)
         parts = FixedTable(repeating: Part(), count: partCount)
         freeParts = FreeList(count: UInt16(partCount))
         held = IndexQueue(capacity: partCount)
-        mailbox = DiscardMailbox(wakeup: control, capacity: partCount)
+        self.mailbox = mailbox
         waitingDiscards = IndexQueue(capacity: partCount)
         claims = shared.claims
         claimant = configuration.index
@@ -272,6 +273,8 @@ struct QueueCore: ~Copyable {
         completions = FixedTable(repeating: IOCompletion(tag: 0, result: 0), count: 64)
         chunk = ChunkPolicy(ringSize: entries)
     }
+
+    static func parts(_ entries: UInt32) -> Int { Int(entries) + 256 }
 
     /// One turn; see `Queue.turn`.
     mutating func turn() -> Bool {

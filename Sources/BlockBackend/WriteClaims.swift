@@ -65,10 +65,12 @@ internal import Synchronization
         let mark = UInt32(claimant) &+ 1
         let turn = first.load(ordering: .sequentiallyConsistent)
         if turn == 0 || turn == mark, set(extent) { return goneAhead(turn == mark) }
-        // Announced before the second look, so that whoever frees the sectors after it sees that somebody waits.
-        _ = first.compareExchange(expected: 0, desired: mark, ordering: .sequentiallyConsistent)
+        // Announced before the second look at both: whoever goes ahead, or frees sectors, after it sees that somebody waits.
+        // Looking at `first` before that would miss a claimant that goes ahead and is done in between (Tests/Models/claims.pml).
         waiting.bitwiseOr(1 << UInt32(claimant), ordering: .sequentiallyConsistent)
-        guard first.load(ordering: .sequentiallyConsistent) == mark, set(extent) else { return false }
+        let (isFirst, holder) = first.compareExchange(
+            expected: 0, desired: mark, ordering: .sequentiallyConsistent)
+        guard isFirst || holder == mark, set(extent) else { return false }
         return goneAhead(true)
     }
 

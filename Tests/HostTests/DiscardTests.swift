@@ -86,6 +86,27 @@ import XenWire
         try #require(fsync(descriptor.number) == 0)
     }
 
+    /// Nothing of its own is in the lane, so nothing of its own will ever end there.
+    @Test func aQueueForWhichThereWasNoRoomIsRungWhenThereIs() throws {
+        let mine = try Desk(try Volume("null"), capacity: 1)
+        let control = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC | EFD_NONBLOCK)), "eventfd")
+        let theirs = try DiscardMailbox(wakeup: control.number, capacity: 1)
+        // One is with the thread, for as long as it is not cancelled, and one fills the lane.
+        for tag in UInt32(0)..<2 {
+            let job = DiscardJob(offset: 0, length: 1 << 62, tag: tag, reply: mine.mailbox)
+            while !mine.lane.submit(job) { usleep(100) }
+        }
+        #expect(!mine.lane.submit(DiscardJob(offset: 0, length: 512, tag: 2, reply: theirs)))
+        #expect(linux_eventfd_take(control.number) == 0)
+        mine.mailbox.cancel()
+        var isRung = false
+        for _ in 0..<5000 where !isRung {
+            usleep(1000)
+            isRung = linux_eventfd_take(control.number) != 0
+        }
+        #expect(isRung)
+    }
+
     private func firstByte(_ path: String, at offset: Int) throws -> UInt8 {
         let descriptor = OwnedDescriptor(owning: unsafe linux_open(path, O_RDONLY, 0))
         var byte: UInt8 = 0xFF
@@ -103,7 +124,7 @@ private final class Desk {
 
     init(_ volume: Volume, capacity: Int = 256) throws {
         control = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC)), "eventfd")
-        mailbox = DiscardMailbox(wakeup: control.number, capacity: 1024)
+        mailbox = try DiscardMailbox(wakeup: control.number, capacity: 1024)
         lane = try DiscardLane(volume, name: "discard-test", capacity: capacity)
     }
 

@@ -10,6 +10,7 @@ final class ModelDiscards: DiscardExecutor, @unchecked Sendable {
     private let capacity: Int
     private let rules: DiscardRules
     private var jobs: [DiscardJob] = []
+    private var refused = RefusedDiscards()
     /// Jobs that were not whole units.
     private(set) var malformed = 0
 
@@ -20,7 +21,10 @@ final class ModelDiscards: DiscardExecutor, @unchecked Sendable {
     }
 
     func submit(_ job: DiscardJob) -> Bool {
-        guard jobs.count < capacity else { return false }
+        guard jobs.count < capacity else {
+            refused.note(job.reply)
+            return false
+        }
         if !isWhole(job) { malformed += 1 }
         jobs.append(job)
         return true
@@ -40,6 +44,7 @@ final class ModelDiscards: DiscardExecutor, @unchecked Sendable {
         guard isBusy else { return }
         let job = jobs.remove(at: random.below(jobs.count))
         let result = volume.discard(job.offset..<job.offset &+ job.length)
+        refused.ring()
         job.reply.deliver(IOCompletion(tag: job.tag, result: result))
     }
 }

@@ -84,7 +84,7 @@ package struct TorturePlan: Sendable, CustomStringConvertible {
         TorturePlan(
             name: "barriers", mix: Mix(read: 8, write: 12, flush: 1, flushWithData: 1, barrier: 3), queues: 3),
         TorturePlan(
-            name: "discards", mix: Mix(write: 8, discard: 6), queues: 2, discardCapacity: 3,
+            name: "discards", mix: Mix(write: 8, discard: 6), queues: 2, discardCapacity: 1,
             discardRules: DiscardRules(granularity: 4, alignment: 1)),
         TorturePlan(
             name: "everything", mix: Mix(flush: 2, flushWithData: 1, barrier: 1, discard: 2), queues: 3,

@@ -49,6 +49,7 @@ final class DiscardModel: @unchecked Sendable {
     private let volume: ModelVolume
     private let capacity: Int
     private var jobs: [DiscardJob] = []
+    private var refused = RefusedDiscards()
     /// The write that a discard of these sectors counts as.
     private var numbers: [Range<Int>: Int] = [:]
     private(set) var malformed = 0
@@ -62,7 +63,10 @@ final class DiscardModel: @unchecked Sendable {
     func expect(_ number: Int, of sectors: Range<Int>) { numbers[sectors] = number }
 
     func submit(_ job: DiscardJob) -> Bool {
-        guard jobs.count < capacity else { return false }
+        guard jobs.count < capacity else {
+            refused.note(job.reply)
+            return false
+        }
         jobs.append(job)
         return true
     }
@@ -73,6 +77,7 @@ final class DiscardModel: @unchecked Sendable {
         guard isBusy else { return }
         let job = jobs.remove(at: random.below(jobs.count))
         discard(job.offset..<job.offset &+ job.length)
+        refused.ring()
         job.reply.deliver(IOCompletion(tag: job.tag, result: 0))
     }
 
@@ -92,7 +97,7 @@ final class DiscardModel: @unchecked Sendable {
 
     /// The process is dead: nobody wants to hear of its jobs.
     func abandon() -> [Range<UInt64>] {
-        defer { jobs = [] }
+        defer { (jobs, refused) = ([], RefusedDiscards()) }
         return jobs.map { $0.offset..<$0.offset &+ $0.length }
     }
 }
