@@ -117,7 +117,7 @@ let package = Package(
             ], swiftSettings: strict),
         .executableTarget(
             name: "xen-backctl",
-            dependencies: ["Service", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: ["Descriptors", "Service", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: strict),
         .executableTarget(
             name: "xen-loopback",

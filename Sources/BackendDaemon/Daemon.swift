@@ -1,4 +1,4 @@
-internal import Descriptors
+public import Descriptors
 public import Logging
 public import Service
 public import SharedRing
@@ -19,9 +19,9 @@ public struct BackendKind {
     public let holder: (DeviceIdentity) -> String?
     /// Called once before any device is served: undoes what earlier processes have left of devices that are gone. The
     /// function tells whether a device is there; it throws if xenstore does not say.
-    public let clearAway: (StateDirectory, (DomainID, UInt32) throws -> Bool, Logger) -> Void
+    public let clearAway: (Heritage, (DomainID, UInt32) throws -> Bool, Logger) -> Void
     /// Called for every device that appears.
-    public let makeDevice: (DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger) -> any SplitDevice
+    public let makeDevice: (DeviceIdentity, any RingPlatform, any Clock, Heritage, Logger) -> any SplitDevice
     /// What the status file calls a device's part: `disk`.
     public let statusName: String
     /// What it says of a device that this kind has made.
@@ -31,11 +31,8 @@ public struct BackendKind {
         name: String, prefix: String, statusName: String,
         classes: @escaping (_ frontend: DomainID, _ backend: DomainID) -> [DeviceClass],
         holder: @escaping (DeviceIdentity) -> String? = { _ in nil },
-        clearAway: @escaping (StateDirectory, (DomainID, UInt32) throws -> Bool, Logger) -> Void = { _, _, _ in },
-        makeDevice:
-            @escaping (
-                DeviceIdentity, any RingPlatform, any Clock, StateDirectory, Logger
-            ) -> any SplitDevice,
+        clearAway: @escaping (Heritage, (DomainID, UInt32) throws -> Bool, Logger) -> Void = { _, _, _ in },
+        makeDevice: @escaping (DeviceIdentity, any RingPlatform, any Clock, Heritage, Logger) -> any SplitDevice,
         status: @escaping (any SplitDevice) -> JSON?
     ) {
         self.name = name
@@ -47,6 +44,14 @@ public struct BackendKind {
         self.makeDevice = makeDevice
         self.status = status
     }
+}
+
+/// What processes of a domain's daemon leave each other.
+public struct Heritage: Sendable {
+    public let state: StateDirectory
+    public let descriptors: LeftDescriptors
+    /// Takes descriptors for the next process.
+    public let manager: ServiceManager
 }
 
 /// The control thread: one loop over xenstore, signals and the queues' calls for attention.
@@ -79,19 +84,21 @@ public final class Daemon {
         let world = try World(options, environment, log)
         let state = try StateDirectory(options.stateDirectory(of: kind.name), name: "\(kind.prefix)-\(options.domid)")
         let clock = clock
+        let manager = ServiceManager(socket: environment.notifySocket)
+        let heritage = Heritage(state: state, descriptors: environment.leftDescriptors, manager: manager)
         client = try world.connect()
         let backend = try options.backendDomid.map { DomainID($0) } ?? client.ownDomain() ?? DomainID(0)
         driver = try XenbusDriver(
             client, kind.classes(DomainID(options.domid), backend), log: log, holder: kind.holder
         ) { identity in
-            kind.makeDevice(identity, world.platform, clock, state, log)
+            kind.makeDevice(identity, world.platform, clock, heritage, log)
         }
-        kind.clearAway(state, { [client] in try Self.isPresent($0, $1, kind, backend, client) }, log)
+        kind.clearAway(heritage, { [client] in try Self.isPresent($0, $1, kind, backend, client) }, log)
         self.kind = kind
         self.log = log
         start = clock.now()
         self.state = state
-        manager = ServiceManager(socket: environment.notifySocket)
+        self.manager = manager
     }
 
     private static func isPresent(

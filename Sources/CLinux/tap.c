@@ -86,13 +86,31 @@ static int linux_interface_name(int index, struct ifreq *request)
     return linux_interface_call(SIOCGIFNAME, request);
 }
 
+// Of a queue as we make them; -EBADFD if it is something else.
+static int linux_tap_of(int fd, struct ifreq *request)
+{
+    const int flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    memset(request, 0, sizeof *request);
+    if (ioctl(fd, TUNGETIFF, request) < 0)
+        return -errno;
+    return (request->ifr_flags & flags) == flags ? 0 : -EBADFD;
+}
+
+int linux_tap_name(int fd, uint8_t *name)
+{
+    struct ifreq request;
+    int code = linux_tap_of(fd, &request);
+    memcpy(name, request.ifr_name, sizeof request.ifr_name);
+    return code;
+}
+
 int linux_tap_index(int fd)
 {
     struct ifreq request;
-    memset(&request, 0, sizeof request);
-    if (ioctl(fd, TUNGETIFF, &request) < 0)
-        return -errno;
-    int code = linux_interface_call(SIOCGIFINDEX, &request);
+    int code = linux_tap_of(fd, &request);
+    if (code < 0)
+        return code;
+    code = linux_interface_call(SIOCGIFINDEX, &request);
     return code < 0 ? code : request.ifr_ifindex;
 }
 

@@ -1,9 +1,8 @@
 internal import CLinux
-public import Descriptors
 internal import Glibc
 internal import Synchronization
 
-/// A program that runs as a child and dies with the thread that started it.
+/// A program that runs as a child.
 public final class ChildProcess: Sendable {
     /// How a child ended.
     public enum End: Equatable, Sendable {
@@ -13,24 +12,54 @@ public final class ChildProcess: Sendable {
 
     /// The process id.
     public let identifier: Int32
+    private let livesOn: Bool
     private let end = Mutex<End?>(nil)
 
+    /// Dies with the thread that started it.
+    ///
     /// - Parameters:
     ///   - path: the program; its name is its zeroth argument.
     ///   - processor: the only processor it may run on.
     ///   - output: a descriptor that becomes its standard output.
+    ///   - store: whom it may leave descriptors with, and what is there it gets.
     public init(
-        _ path: String, _ arguments: [String], processor: Int32? = nil, output: Int32? = nil
+        _ path: String, _ arguments: [String], processor: Int32? = nil, output: Int32? = nil,
+        store: DescriptorStore? = nil
     ) throws(Fault) {
-        // The callee only reads path and list, before it returns.
-        let started = unsafe Self.withArguments([path] + arguments) { list in
-            unsafe linux_spawn(path, list, processor ?? -1, output ?? -1)
+        identifier = try Self.start(path, arguments, processor ?? -1, output ?? -1, store, dies: true)
+        livesOn = false
+    }
+
+    /// Lives on when its parent does not.
+    public init(service path: String, _ arguments: [String], store: DescriptorStore) throws(Fault) {
+        identifier = try Self.start(path, arguments, -1, -1, store, dies: false)
+        livesOn = true
+    }
+
+    private static func start(
+        _ path: String, _ arguments: [String], _ processor: Int32, _ output: Int32, _ store: DescriptorStore?,
+        dies: Bool
+    ) throws(Fault) -> Int32 {
+        let passed = store?.passing ?? DescriptorStore.Passing()
+        // The callee only reads the lists, before it returns, and writes ten bytes of its own copy of one.
+        let started = unsafe withStrings([path] + arguments) { arguments in
+            unsafe withStrings(passed.environment) { environment in
+                unsafe passed.numbers.withUnsafeBufferPointer { numbers in
+                    var options = unsafe linux_spawn_options(
+                        processor: processor, output: output, dies: dies ? 1 : 0,
+                        environment: store == nil ? nil : environment,
+                        process: passed.environment.isEmpty ? nil : environment[0]?.advanced(by: passed.processOffset),
+                        passed: numbers.baseAddress, passed_count: numbers.count)
+                    return unsafe linux_spawn(path, arguments, &options)
+                }
+            }
         }
         guard started > 0 else { throw Fault("start \(path)", errno: -started) }
-        identifier = started
+        return started
     }
 
     deinit {
+        guard !livesOn else { return }
         kill()
         _ = wait()
     }
@@ -68,11 +97,11 @@ public final class ChildProcess: Sendable {
         return used < 0 ? nil : used
     }
 
-    private static func withArguments<Result>(
-        _ arguments: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
+    private static func withStrings<Result>(
+        _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
     ) -> Result {
         // strdup'ed for the call and freed behind it; the list ends with a null pointer, as execv wants it.
-        var list: [UnsafeMutablePointer<CChar>?] = unsafe arguments.map { unsafe strdup($0) } + [nil]
+        var list: [UnsafeMutablePointer<CChar>?] = unsafe strings.map { unsafe strdup($0) } + [nil]
         defer { unsafe list.forEach { unsafe free($0) } }
         return unsafe body(&list)
     }

@@ -1,5 +1,4 @@
 internal import CLinux
-public import Descriptors
 internal import Glibc
 
 /// poll(2) for reading.

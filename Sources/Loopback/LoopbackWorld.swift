@@ -1,5 +1,5 @@
 internal import CLinux
-internal import Descriptors
+public import Descriptors
 internal import Glibc
 public import XenWire
 public import Xenstore
@@ -16,6 +16,7 @@ public final class LoopbackWorld {
     public private(set) var daemon: ChildProcess?
     private var daemonPath = ""
     private var startAgain: (() throws(Fault) -> ChildProcess)?
+    private var keeper: DescriptorKeeper?
     /// Processor time of daemons that were killed.
     private var spentNanoseconds = 0
 
@@ -52,13 +53,20 @@ public final class LoopbackWorld {
     }
 
     /// Starts the daemon for a domain. The thread that calls this must outlive it.
+    ///
+    /// - Parameter keepsDescriptors: it is started as by a service manager that keeps open for the next process what this one
+    ///   leaves with it.
     public func startDaemon(
-        _ path: String, for domain: DomainID, _ options: [String], processor: Int32?
+        _ path: String, for domain: DomainID, _ options: [String], processor: Int32?, keepsDescriptors: Bool = false
     ) throws(LoopbackError) {
         daemonPath = path
-        startAgain = { [directory] () throws(Fault) in
+        if keepsDescriptors {
+            keeper = try host { [directory] () throws(Fault) in try DescriptorKeeper(in: directory) }
+        }
+        startAgain = { [directory, keeper] () throws(Fault) in
             try ChildProcess(
-                path, ["--domid", "\(domain)", "--xen", "loopback:\(directory)"] + options, processor: processor)
+                path, ["--domid", "\(domain)", "--xen", "loopback:\(directory)"] + options, processor: processor,
+                store: keeper?.store)
         }
         try startDaemonAgain()
     }
@@ -103,6 +111,7 @@ public final class LoopbackWorld {
     public func end() {
         daemon?.kill()
         _ = daemon?.wait()
+        keeper?.stop()
         hypervisor.stop()
         store.stop()
     }

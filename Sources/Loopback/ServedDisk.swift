@@ -1,3 +1,4 @@
+internal import Descriptors
 internal import XenWire
 internal import Xenstore
 

@@ -22,7 +22,7 @@ final class ServedInterface {
                 interface.domain, pages: pages + pages / 512 + 16, references: pages)
             try world.startDaemon(
                 setting.daemon, for: interface.domain, ["--log-level", "warning"],
-                processor: setting.processors?.backend)
+                processor: setting.processors?.backend, keepsDescriptors: true)
             try world.toolstack.add(interface)
             try world.toolstack.awaitBackend(of: interface)
             try host { () throws(Fault) in try Self.setUp(interface.hostName) }

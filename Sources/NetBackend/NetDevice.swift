@@ -19,6 +19,7 @@ public final class NetDevice: SplitDevice {
     private let filters: Bool
     private let attachment: NetAttachment
     private let platform: any RingPlatform
+    private let records: any InterfaceRecords
     private let journals: NetJournals
     private let means: Result<Means, Fault>
     /// What is offered, or was to the guest that is connected.
@@ -51,6 +52,7 @@ public final class NetDevice: SplitDevice {
         var log = log
         log[metadataKey: "device"] = "\(identity)"
         self.log = log
+        self.records = records
         let journals = NetJournals(identity, records)
         self.journals = journals
         let left = journals.left
@@ -58,7 +60,7 @@ public final class NetDevice: SplitDevice {
         served = left > 0 ? NetOffer() : offer
         means = Result { () throws(Fault) in
             try journals.note(device: true)
-            return try Means(identity, queues: max(offer.queues, left), isConnected: left > 0)
+            return try Means(identity, queues: max(offer.queues, left), isConnected: left > 0, records)
         }
     }
 
@@ -67,13 +69,19 @@ public final class NetDevice: SplitDevice {
         let tap: TapDevice
         let attention: Attention
 
-        init(_ identity: DeviceIdentity, queues: Int, isConnected: Bool) throws(Fault) {
+        init(
+            _ identity: DeviceIdentity, queues: Int, isConnected: Bool, _ records: any InterfaceRecords
+        ) throws(Fault) {
             attention = try Attention()
+            let kept = KeptQueues(of: identity.number, records)
+            let left = kept.take()
             tap = try TapDevice(
-                "vif\(identity.deviceClass.frontend).\(identity.number)", queues: queues, keepsCarrier: isConnected)
+                "vif\(identity.deviceClass.frontend).\(identity.number)", queues: queues, keepsCarrier: isConnected,
+                left: left)
             try tap.setPersistent(true)
             // What the guest does not take is done here.
             try tap.setOffloads([.checksum, .segmentationV4, .segmentationV6])
+            kept.keep(tap.queues, after: left.count)
         }
     }
 
@@ -93,6 +101,7 @@ public final class NetDevice: SplitDevice {
         guard !isSuspended, case .success(let means) = means else { return }
         do throws(Fault) {
             try means.tap.setPersistent(false)
+            KeptQueues(of: identity.number, records).forget(means.tap.queues.count)
             try journals.note(device: false)
         } catch {
             log.warning("\(error)")
@@ -101,6 +110,9 @@ public final class NetDevice: SplitDevice {
 
     /// The records of interface `number`.
     public static func recordNames(of number: UInt32) -> [String] { NetJournals.names(of: number) }
+
+    /// Names under which descriptors of interface `number` may have been left.
+    public static func descriptorNames(of number: UInt32) -> [String] { KeptQueues.names(of: number) }
 
     // MARK: keys
 

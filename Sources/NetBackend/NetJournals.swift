@@ -14,6 +14,12 @@ public protocol InterfaceRecords: AnyObject {
     func hasRecord(_ name: String) -> Bool
     /// An empty record that is there, or none.
     func setRecord(_ name: String, _ isThere: Bool) throws(Fault)
+    /// What an earlier process has left with whoever starts this program, once.
+    func take(descriptor name: String) -> OwnedDescriptor?
+    /// Leaves a descriptor for the next process, if there is somebody to leave it with.
+    func keep(_ descriptor: Int32, as name: String)
+    /// Has what was left under these names closed.
+    func forget(descriptors names: [String])
     /// What tells this run of the host from others: journals do not outlive it.
     var boot: String { get }
 }

@@ -16,7 +16,7 @@ public struct TapOffloads: OptionSet, Sendable {
 ///
 /// It is known by its interface's number: scripts rename it.
 public final class TapDevice: Sendable {
-    /// As it was made.
+    /// As it was made or found.
     public let name: String
     /// The interface's number.
     public let index: Int32
@@ -26,34 +26,56 @@ public final class TapDevice: Sendable {
     /// One queue's descriptor.
     public final class OwnedQueue: Sendable {
         private let descriptor: OwnedDescriptor
-        init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
+        public init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
         public var number: Int32 { descriptor.number }
     }
 
     /// Makes the device, down and without carrier, or takes over a persistent one of that name that nobody serves.
     ///
-    /// - Parameter keepsCarrier: one that is taken over has its carrier from the beginning, and frames for the first queue
+    /// - Parameters:
+    ///   - keepsCarrier: one that is taken over has its carrier from the beginning, and frames for the first queue
     ///   only: who had it before was killed, and the host is to notice as little of that as can be.
+    ///   - left: its first queues, if somebody has kept them open (`ofOneDevice`): they are as they were.
     /// - Throws: a fault that names the device: EBUSY if it is served by somebody, EINVAL if the name belongs to an
     ///   interface of another kind, EPERM without CAP_NET_ADMIN.
-    public init(_ name: String, queues count: Int, keepsCarrier: Bool = false) throws(Fault) {
-        if keepsCarrier { Self.awaitEnd(of: name) }
-        var queues: [OwnedQueue] = []
-        var hasExisted: Int32 = 0
-        for queue in 0..<max(1, count) {
-            var existed: Int32 = 0
-            let number = unsafe linux_tap_open(name, queue == 0 ? 1 : 0, &existed)
-            if queue == 0 { hasExisted = existed }
-            queues.append(OwnedQueue(try OwnedDescriptor(number, Self.attempt(name, errno: -number))))
+    public init(
+        _ name: String, queues count: Int, keepsCarrier: Bool = false, left: [OwnedQueue] = []
+    ) throws(Fault) {
+        if keepsCarrier, left.isEmpty { Self.awaitEnd(of: name) }
+        self.name = try left.first.map { queue throws(Fault) in try Self.name(of: queue) } ?? name
+        var (queues, hasExisted) = (left, !left.isEmpty)
+        while queues.count < max(1, count) {
+            let queue = try Self.open(self.name, isFirst: queues.isEmpty, &hasExisted)
             // The fewer frames get lost on queues that nobody reads.
-            if keepsCarrier, queue > 0 { _ = linux_tap_set_attached(number, 0) }
+            if keepsCarrier, !queues.isEmpty { _ = linux_tap_set_attached(queue.number, 0) }
+            queues.append(queue)
         }
-        self.name = name
         self.queues = queues
         index = try Self.check(linux_tap_index(queues[0].number), "find TAP device \(name)")
-        if hasExisted == 0 || !keepsCarrier { try setCarrier(false) }
+        if !hasExisted || !keepsCarrier { try setCarrier(false) }
         // It may have got another one since.
-        if hasExisted == 0 { try setAddress() }
+        if !hasExisted { try setAddress() }
+    }
+
+    private static func open(_ name: String, isFirst: Bool, _ hasExisted: inout Bool) throws(Fault) -> OwnedQueue {
+        var existed: Int32 = 0
+        let number = unsafe linux_tap_open(name, isFirst ? 1 : 0, &existed)
+        if isFirst { hasExisted = existed != 0 }
+        return OwnedQueue(try OwnedDescriptor(number, attempt(name, errno: -number)))
+    }
+
+    /// The first of these that are queues of the same device as all before.
+    public static func ofOneDevice(_ queues: [OwnedQueue]) -> [OwnedQueue] {
+        guard let index = queues.first.map({ linux_tap_index($0.number) }), index > 0 else { return [] }
+        return Array(queues.prefix { linux_tap_index($0.number) == index })
+    }
+
+    /// Scripts may have given it another one.
+    private static func name(of queue: OwnedQueue) throws(Fault) -> String {
+        var name = [UInt8](repeating: 0, count: 16)
+        // `name` has IFNAMSIZ bytes.
+        _ = try check(unsafe linux_tap_name(queue.number, &name), "find a TAP device's name")
+        return String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
     }
 
     /// A process that was killed is gone before its io_uring is, and that has the device's queues: frames would go to them, and

@@ -6,7 +6,7 @@ import Service
 struct Main: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "xen-backctl", abstract: "Manages the processes that serve guests' disks and networks.",
-        subcommands: [UpgradeCommand.self])
+        subcommands: [UpgradeCommand.self, SuperviseCommand.self])
 }
 
 /// `xen-backctl upgrade`

@@ -34,12 +34,13 @@ struct Main: DaemonCommand {
             // One process serves all disks of a domain, of whichever type: frontends number them together.
             name: "xen-blkbackd", prefix: "vbd", statusName: "disk", classes: options.deviceClasses,
             holder: options.holder,
-            clearAway: { [domain = DomainID(common.domid)] state, isPresent, log in
-                Leftovers(state: state, domain: domain, log: log).clearAway(isPresent)
+            clearAway: { [domain = DomainID(common.domid)] heritage, isPresent, log in
+                Leftovers(state: heritage.state, domain: domain, log: log).clearAway(isPresent)
             },
-            makeDevice: { identity, platform, clock, state, log in
+            makeDevice: { identity, platform, clock, heritage, log in
                 Device(
-                    identity, deviceOptions, platform: platform, clock: clock, records: RecordFiles(state), log: log)
+                    identity, deviceOptions, platform: platform, clock: clock, records: RecordFiles(heritage.state),
+                    log: log)
             },
             status: { ($0 as? Device)?.status })
     }

@@ -1,3 +1,4 @@
+import BackendDaemon
 import Descriptors
 import HostNetwork
 import Logging
@@ -8,11 +9,19 @@ import XenWire
 
 /// What earlier processes have attached and made, for interfaces that went while nobody served them.
 struct Leftovers {
-    let network: HostNetwork
-    let state: StateDirectory
+    private let heritage: Heritage
+    private let network: HostNetwork
     /// The one that this process serves.
-    let domain: DomainID
-    let log: Logger
+    private let domain: DomainID
+    private let log: Logger
+    private var state: StateDirectory { heritage.state }
+
+    init(_ heritage: Heritage, _ domain: DomainID, _ log: Logger) {
+        self.heritage = heritage
+        self.domain = domain
+        self.log = log
+        network = HostNetwork(directory: heritage.state.path)
+    }
 
     func clearAway(_ isPresent: (DomainID, UInt32) throws -> Bool) {
         // A domain's lock is held until all is undone, so that no other process begins to serve it meanwhile.
@@ -41,6 +50,7 @@ struct Leftovers {
         for name in state.fileNames {
             guard let (owner, number) = Self.interface(name), (try? isPresent(owner, number)) == false else { continue }
             if owner == domain {
+                forgetQueues(of: number)
                 remove(owner, number, state)
             } else if let lock = try? StateDirectory(state.path, name: "vif-\(owner)") {
                 // Nobody begins to serve it meanwhile.
@@ -48,6 +58,13 @@ struct Leftovers {
                 lock.unlock()
             }
         }
+    }
+
+    /// A TAP device is there as long as somebody has a queue of it.
+    private func forgetQueues(of number: UInt32) {
+        let left = heritage.descriptors.names.filter { NetDevice.descriptorNames(of: number).contains($0) }
+        for name in left { _ = heritage.descriptors.take(name) }
+        heritage.manager.forget(left)
     }
 
     private func remove(_ owner: DomainID, _ number: UInt32, _ files: StateDirectory) {

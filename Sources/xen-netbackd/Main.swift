@@ -49,15 +49,14 @@ struct Main: DaemonCommand {
             classes: { frontend, backend in
                 [DeviceClass(backendType: "vif", frontendType: "vif", backend: backend, frontend: frontend)]
             },
-            clearAway: { state, isPresent, log in
-                Leftovers(network: HostNetwork(directory: state.path), state: state, domain: domain, log: log)
-                    .clearAway(isPresent)
+            clearAway: { heritage, isPresent, log in
+                Leftovers(heritage, domain, log).clearAway(isPresent)
             },
-            makeDevice: { identity, platform, _, state, log in
+            makeDevice: { identity, platform, _, heritage, log in
                 NetDevice(
                     identity, offer, filters: filters,
-                    attachment: NetAttachment(HostNetwork(directory: state.path), unlessSaid: mode),
-                    platform: platform, records: RecordFiles(state), log: log)
+                    attachment: NetAttachment(HostNetwork(directory: heritage.state.path), unlessSaid: mode),
+                    platform: platform, records: Records(heritage), log: log)
             },
             status: { ($0 as? NetDevice)?.status })
     }
@@ -65,10 +64,11 @@ struct Main: DaemonCommand {
     static func main() { runToEnd() }
 }
 
-/// Records of interfaces as files of the state directory.
-private final class RecordFiles: InterfaceRecords {
-    private let state: StateDirectory
-    init(_ state: StateDirectory) { self.state = state }
+/// Records of interfaces as files of the state directory, and their descriptors with the service manager.
+private final class Records: InterfaceRecords {
+    private let heritage: Heritage
+    private var state: StateDirectory { heritage.state }
+    init(_ heritage: Heritage) { self.heritage = heritage }
 
     func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile? {
         making
@@ -83,6 +83,12 @@ private final class RecordFiles: InterfaceRecords {
     }
 
     func settle(_ name: String) throws(Fault) { try state.rename(name + ".new", name) }
+
+    func take(descriptor name: String) -> OwnedDescriptor? { heritage.descriptors.take(name) }
+
+    func keep(_ descriptor: Int32, as name: String) { heritage.manager.keep(descriptor, as: name) }
+
+    func forget(descriptors names: [String]) { heritage.manager.forget(names) }
 
     let boot = BootIdentity.current
 }

@@ -1,4 +1,5 @@
 import CXen
+import Descriptors
 import Foundation
 import Loopback
 import Testing
@@ -121,9 +122,12 @@ final class NetWorld {
 
     deinit { holder.kill() }
 
-    /// - Parameter wrapper: a program that starts it, with its own arguments.
+    /// - Parameters:
+    ///   - wrapper: a program that starts it, with its own arguments.
+    ///   - store: the service manager's.
     func startDaemon(
-        _ more: [String] = [], domain: Int = 5, level: String = "critical", by wrapper: [String] = []
+        _ more: [String] = [], domain: Int = 5, level: String = "critical", by wrapper: [String] = [],
+        store: DescriptorStore? = nil
     ) throws -> ChildProcess {
         let path = (World.daemonPath as NSString).deletingLastPathComponent + "/xen-netbackd"
         return try ChildProcess(
@@ -132,7 +136,7 @@ final class NetWorld {
                 "--net=/proc/\(holder.identifier)/ns/net"
             ] + wrapper + [
                 path, "--domid", "\(domain)", "--xen", "loopback:\(base.directory)", "--log-level", level,
-            ] + more)
+            ] + more, store: store)
     }
 
     func inNamespace(_ script: String) throws -> String {

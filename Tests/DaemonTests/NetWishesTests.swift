@@ -1,4 +1,5 @@
 import CXen
+import Descriptors
 import Foundation
 import Loopback
 import SharedRing

@@ -1,4 +1,5 @@
 import Demonstration
+import Descriptors
 import Foundation
 import Loopback
 import Testing

@@ -34,35 +34,71 @@ static inline int linux_current_processor(void) {
     return syscall(SYS_getcpu, &processor, NULL, NULL) < 0 ? -errno : (int)processor;
 }
 
-/// Starts a program that dies with the calling thread (PR_SET_PDEATHSIG); its process id or -errno, of exec too.
-/// `processor` < 0 leaves it unbound; `output` >= 0 becomes its standard output.
-static inline pid_t linux_spawn(const char *path, char *const *arguments, int processor, int output) {
+/// What a program is started with beside its arguments.
+struct linux_spawn_options {
+    /// Negative: not bound to one.
+    int processor;
+    /// Becomes its standard output, unless negative.
+    int output;
+    /// It dies with the calling thread (PR_SET_PDEATHSIG).
+    int dies;
+    /// Null: the caller's.
+    char *const *environment;
+    /// Ten characters in the environment that become its process id, as sd_listen_fds(3) wants it; or null.
+    char *process;
+    /// Become its descriptors 3 and so on; they themselves are higher.
+    const int *passed;
+    size_t passed_count;
+};
+
+// In the child only async-signal-safe calls are made, from fork to exec: other threads' locks may be held.
+static inline int linux_prepare_child(const struct linux_spawn_options *options, pid_t parent) {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (options->dies) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        if (getppid() != parent) _exit(127);
+    }
+    for (size_t index = 0; index < options->passed_count; index++)
+        if (dup2(options->passed[index], 3 + (int)index) < 0) return -errno;
+    for (pid_t rest = getpid(), digit = 9; options->process && digit >= 0; digit--, rest /= 10)
+        options->process[digit] = (char)('0' + rest % 10);
+    if (options->output >= 0 && dup2(options->output, STDOUT_FILENO) < 0) return -errno;
+    return options->processor < 0 ? 0 : linux_pin(options->processor);
+}
+
+/// Starts a program; its process id or -errno, of exec too.
+static inline pid_t linux_spawn(
+    const char *path, char *const *arguments, const struct linux_spawn_options *options) {
     int failure[2];
     if (pipe(failure) < 0) return -errno;
-    fcntl(failure[1], F_SETFD, FD_CLOEXEC);
-    pid_t parent = getpid(), child = fork();
+    // Out of the way of what is passed on.
+    int report = fcntl(failure[1], F_DUPFD_CLOEXEC, 3 + (int)options->passed_count);
+    close(failure[1]);
+    pid_t parent = getpid(), child = report < 0 ? -1 : fork();
     if (child == 0) {
-        // Only async-signal-safe calls from here to exec: other threads' locks may be held.
         close(failure[0]);
-        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        if (getppid() != parent) _exit(127);
-        int error = processor < 0 ? 0 : linux_pin(processor);
-        if (!error && output >= 0 && dup2(output, STDOUT_FILENO) < 0) error = -errno;
+        int error = linux_prepare_child(options, parent);
         if (!error) {
-            execv(path, arguments);
+            if (options->environment) execve(path, arguments, options->environment);
+            else execv(path, arguments);
             error = -errno;
         }
-        while (write(failure[1], &error, sizeof error) < 0 && errno == EINTR) {}
+        while (write(report, &error, sizeof error) < 0 && errno == EINTR) {}
         _exit(127);
     }
     int error = child < 0 ? -errno : 0;
-    close(failure[1]);
+    if (report >= 0) close(report);
     if (child > 0 && read(failure[0], &error, sizeof error) > 0) waitpid(child, NULL, 0);
     close(failure[0]);
     return error < 0 ? error : child;
+}
+
+/// Readable once a process has ended (pidfd_open(2)); -errno.
+static inline int linux_process_descriptor(pid_t process) {
+    long result = syscall(SYS_pidfd_open, process, 0);
+    return result < 0 ? -errno : (int)result;
 }
 
 /// How a child ended: 0..255 an exit status, 256 + n a signal, -EAGAIN still running.

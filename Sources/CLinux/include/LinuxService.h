@@ -150,6 +150,43 @@ static inline int linux_notify_barrier(const char *name, int milliseconds) {
     return code;
 }
 
+/// A socket of sd_notify(3)'s, as a service manager has it; -errno.
+static inline int linux_notice_socket(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof address.sun_path) return -ENAMETOOLONG;
+    memcpy(address.sun_path, path, length);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -errno;
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
+    int code = -errno;
+    close(fd);
+    return code;
+}
+
+/// The next message on such a socket and the descriptor that came with it, or -1 if none did: it gets a number of at least
+/// `lowest`. Of several, which nobody sends us, the kernel drops all but the first. Bytes, or -errno.
+static inline ssize_t linux_take_notice(int socket, void *text, size_t capacity, int lowest, int *attached) {
+    struct iovec place = {text, capacity};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_LEN(sizeof(int))];
+    } control;
+    struct msghdr datagram = {
+        .msg_iov = &place, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.bytes};
+    *attached = -1;
+    ssize_t got;
+    while ((got = recvmsg(socket, &datagram, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR) {}
+    if (got < 0) return -errno;
+    struct cmsghdr *first = CMSG_FIRSTHDR(&datagram);
+    if (!first || first->cmsg_type != SCM_RIGHTS || first->cmsg_len < CMSG_LEN(sizeof(int))) return got;
+    int passed;
+    memcpy(&passed, CMSG_DATA(first), sizeof passed);
+    *attached = fcntl(passed, F_DUPFD_CLOEXEC, lowest);
+    close(passed);
+    return got;
+}
+
 /// Resources by names that Swift sees: glibc's are enumerators behind macros.
 static const int linux_limit_open_files = RLIMIT_NOFILE, linux_limit_locked_memory = RLIMIT_MEMLOCK,
                  linux_limit_core = RLIMIT_CORE;

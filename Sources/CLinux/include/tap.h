@@ -20,7 +20,9 @@ int linux_tap_set_carrier(int fd, int on);
 int linux_tap_set_attached(int fd, int attached);
 /// The device lives on without a descriptor, or not; 0 or -errno.
 int linux_tap_set_persistent(int fd, int persistent);
-/// The interface's number, also after it was renamed; or -errno.
+/// The interface's name as it is now, 16 bytes; 0 or -errno.
+int linux_tap_name(int fd, uint8_t *name);
+/// The interface's number, also after it was renamed; or -errno, -EBADFD of what is no queue like ours.
 int linux_tap_index(int fd);
 /// Sets a hardware address, six bytes; 0 or -errno.
 int linux_tap_set_address(int fd, const uint8_t *address);
