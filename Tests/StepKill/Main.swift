@@ -49,9 +49,9 @@ struct StepKill: ParsableCommand {
     }
 
     func run(_ all: [Rig]) throws {
-        let rigs = all.filter { rings == nil || $0.rings == rings }
-        if mutants { return try findMutants(rigs) }
         let chosen = mutant.flatMap(Mutant.named)
+        let rigs = all.filter { (rings ?? $0.rings) == $0.rings && chosen?.rings.contains($0.rings) ?? true }
+        if mutants { return try findMutants(rigs) }
         for rig in rigs {
             let series = Series(rig, mutant: chosen, isExhaustive: exhaustive, isQuiet: false)
             do {

@@ -65,10 +65,10 @@ enum Mutant: UInt32, CaseIterable {
         }
     }
 
-    /// It shows in what living processes do, now and then.
-    var needsNoKill: Bool {
+    /// Few histories show it, of requests that all meet: a kill somewhere between two turns, and then another history.
+    var isRare: Bool {
         switch self {
-        case .noClaims, .unclaimedDiscards, .unsharedClaims: true
+        case .noClaims, .unclaimedDiscards, .earlyDiscards, .unsharedClaims, .noPhaseA, .unmarked: true
         default: false
         }
     }

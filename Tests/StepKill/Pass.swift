@@ -47,13 +47,26 @@ final class Pass {
         self.isExhaustive = isExhaustive
         self.tally = tally
         random = SeededRandom(seed: seed)
-        let needsNoKill = mutant?.needsNoKill ?? false
-        kind = needsNoKill ? .turns : Kind(rawValue: Int(seed % 3)) ?? .turns
+        kind = mutant?.isRare ?? false ? .turns : Kind(rawValue: Int(seed % 3)) ?? .turns
         let chosen = (20 + random.below(100)) / rig.world.looksOften
         stride = mutant == nil ? chosen : chosen * 4
         rig.world.region.restore(rig.genesis)
         rig.world.region.mutant = mutant
         guest = rig.world.guest(&random)
+    }
+
+    /// Kills once, between two turns, which needs no steps.
+    func runCoarsely() throws -> Tally {
+        let life = try begin()
+        region.stop = .turn
+        for _ in 0...random.below(8) {
+            try guest.goOn()
+            if case .ended(let why) = life.resume() { throw ended(why) }
+        }
+        region.stop = .idle
+        tally.kills[rig.world.window] += 1
+        try goOn(after: life)
+        return tally
     }
 
     /// Runs the pass; kills at instruction `only`, or until there were `limit` kills.
@@ -119,7 +132,7 @@ final class Pass {
     /// Kills a process at some instruction, and starts another; the guest may go on meanwhile.
     ///
     /// - Parameter stops: where it may be let run to before instructions are counted; `idle`: nowhere.
-    private func interrupt(_ life: Tracee, in stops: [Region.Stop] = Region.Stop.allCases) throws -> Tracee {
+    private func interrupt(_ life: Tracee, in stops: [Region.Stop] = [.idle, .mapping, .recovered]) throws -> Tracee {
         guest.ask(random.below(8))
         region.stop = stops[random.below(stops.count)]
         if region.stop != .idle, case .ended(let why) = life.resume() { throw ended(why) }
@@ -200,9 +213,9 @@ final class Pass {
         var life = try succeed(victim)
         if random.chance(perThousand: 5) { life = try interrupt(life) }
         try serve(life)
-        for _ in 0..<random.below(3) {
+        for _ in 0..<(random.below(3)) {
             if random.chance(perThousand: 250) { life = try succeed(life) }
-            guest.ask(1 + random.below(6))
+            guest.ask(1 + random.below(guest.appetite))
             try serve(life)
         }
         while guest.settle() { try serve(life) }

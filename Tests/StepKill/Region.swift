@@ -44,12 +44,12 @@ import SharedRing
         get { unsafe xen_load_relaxed(base) }
         set { unsafe xen_store_release(base, newValue) }
     }
+    func hasEvent(_ channel: Int) -> Bool { events & 1 << UInt32(channel) != 0 }
     func notify(_ channel: Int) { events |= 1 << UInt32(channel) }
     /// True if there was an event.
     func takeEvent(_ channel: Int) -> Bool {
-        let bit: UInt32 = 1 << UInt32(channel)
-        defer { events &= ~bit }
-        return events & bit != 0
+        defer { events &= ~(1 << UInt32(channel)) }
+        return hasEvent(channel)
     }
     var mutant: Mutant? {
         get { unsafe Mutant(rawValue: xen_load_relaxed(base + 4)) }
@@ -71,8 +71,10 @@ import SharedRing
         set { unsafe xen_store_release(base + 20, newValue.rawValue) }
     }
 
-    enum Stop: UInt32, CaseIterable {
+    enum Stop: UInt32 {
         case idle = 0
+        /// Behind some turn.
+        case turn
         /// When it maps a ring, before it reads the journal.
         case mapping
         /// When it is about to serve.

@@ -18,20 +18,23 @@ final class Rig {
         self.world = world
         genesis = Region.Image(of: world.region)
         scratch = Region.Image(of: world.region)
-        first = try Self.process(world, recovers: false)
         world.region.save(genesis)
         try Self.warmUp(world)
         world.region.restore(genesis)
+        first = try Self.process(world, recovers: false)
+        world.region.save(genesis)
         later = try Self.process(world, recovers: true)
     }
 
+    /// A bit of everything, in the process from which all others are made.
     private static func warmUp(_ world: any World) throws {
         var random = SeededRandom(seed: 1)
         var guest = world.guest(&random)
-        for _ in 0..<2 {
+        for _ in 0..<8 {
             guest.ask(32)
             try world.life(recovers: true).warmUp()
             try guest.takeAnswers()
+            try guest.noteDeath()
         }
     }
 

@@ -51,7 +51,7 @@ final class Series {
         let isExhaustive = isExhaustive || mutant == nil && seed % 16 == 15
         let pass = Pass(rig, seed: seed, mutant: mutant, isExhaustive: isExhaustive, tally)
         do {
-            tally = try pass.run(only: only, limit: limit)
+            tally = try mutant?.isRare ?? false ? pass.runCoarsely() : pass.run(only: only, limit: limit)
         } catch let failure as Failure {
             rig.herd.killAll()
             tally = pass.soFar

@@ -42,6 +42,9 @@ struct BlockGuest: Guest {
         var busySectors = 3
         /// A barrier claims all of the device, for which many instructions are needed.
         var usesBarriers = false
+        /// Thousandths of all requests, and of those that read or write.
+        var discards = 130
+        var reads = 500
         /// As how many disks it sees the one that there is: 1, but for mutants.
         var aliases = 1
         /// The same for discards.
@@ -87,18 +90,18 @@ struct BlockGuest: Guest {
     }
 
     private mutating func kind() -> Kind {
-        switch random.below(23) {
+        if random.chance(perThousand: habits.discards) { return .discard }
+        return switch random.below(20) {
         case 0..<14: .plain
         case 14..<17: .scattered
         case 17, 18: .indirect
-        case 19: habits.usesBarriers ? .barrier : .flush
-        default: .discard
+        default: habits.usesBarriers ? .barrier : .flush
         }
     }
 
     private mutating func operation(_ kind: Kind) -> UInt8 {
         switch kind {
-        case .plain, .scattered, .indirect: UInt8(random.below(2))
+        case .plain, .scattered, .indirect: random.chance(perThousand: habits.reads) ? 0 : 1
         case .flush: 3
         case .barrier: 2
         case .discard: 5

@@ -104,6 +104,7 @@ struct BlockLife: Life {
             for place in queues.indices {
                 hasWorked = turns(queues[(first + place) % queues.count]) || hasWorked
             }
+            if region.stop == .turn, lane.random.chance(perThousand: 100) { step_stop() }
             if !hasWorked, queues.allSatisfy({ $0.isDrained && $0.arm() }) { return }
         }
         end("the queues never come to rest")

@@ -26,13 +26,16 @@ final class BlockWorld: World {
 
     private func habits(_ random: inout SeededRandom) -> BlockGuest.Habits {
         var habits = BlockGuest.Habits(
-            appetite: [3, 6, 12, 32][random.below(4)] * memory.queues, busySectors: 1 + random.below(3),
+            appetite: [3, 6, 12, 32][random.below(4)], busySectors: 1 + random.below(3),
             usesBarriers: random.chance(perThousand: 100))
-        // Only a few histories show it: two changes, and between them a read, where they meet.
-        if let mutant = region.mutant, mutant.needsNoKill {
-            habits = BlockGuest.Habits(appetite: 12, busySectors: 1)
-            if mutant == .noClaims { habits.aliases = BlockLife.aliases }
-            if mutant == .unclaimedDiscards { habits.discardAliases = BlockLife.aliases }
+        guard let mutant = region.mutant, mutant.isRare else { return habits }
+        // Two changes, and between them a read, where they meet.
+        habits = BlockGuest.Habits(appetite: 12 * memory.queues, busySectors: 1)
+        habits.reads = 700
+        if mutant == .noClaims { habits.aliases = BlockLife.aliases }
+        if mutant == .unclaimedDiscards {
+            habits.discardAliases = BlockLife.aliases
+            habits.discards = 150
         }
         return habits
     }

@@ -109,6 +109,8 @@ final class RegionLane: DiscardExecutor, @unchecked Sendable {
     private struct Waiting {
         let job: DiscardJob
         let isDone: Bool
+        /// As of the disk's operations: some are slow.
+        var patience: Int
     }
 
     private static let capacity = 4
@@ -123,15 +125,18 @@ final class RegionLane: DiscardExecutor, @unchecked Sendable {
         let isDone = !answersEarly && random.chance(perThousand: 400)
         if isDone { perform(job) }
         if answersEarly { answer(job) }
-        jobs.append(Waiting(job: job, isDone: isDone))
+        let patience = random.chance(perThousand: 400) ? 1 + random.below(32) : 0
+        jobs.append(Waiting(job: job, isDone: isDone, patience: patience))
         return true
     }
 
     /// Ends one of them, or lets it wait; true if any is left or was.
     func step() -> Bool {
         guard !jobs.isEmpty else { return false }
-        guard random.chance(perThousand: 400) else { return true }
-        let waiting = jobs.remove(at: random.below(jobs.count))
+        for place in jobs.indices where jobs[place].patience > 0 { jobs[place].patience -= 1 }
+        let place = random.below(jobs.count)
+        guard jobs[place].patience == 0 else { return true }
+        let waiting = jobs.remove(at: place)
         if !waiting.isDone { perform(waiting.job) }
         if !answersEarly { answer(waiting.job) }
         return true

@@ -121,6 +121,9 @@ enum NetSide: Int, CaseIterable {
     /// The copy of the n-th request of the batch, below the ring's size.
     func copy(_ number: UInt32) -> UnsafeMutableRawPointer { unsafe record + 64 + Int(number) * slotSize }
 
+    /// The guest waits for an event that it has asked for.
+    var owesEvent: Bool { unsafe Int32(bitPattern: published &- xen_load_relaxed(base + Int(XEN_RING_RSP_EVENT))) >= 0 }
+
     /// Something is being answered.
     var isNoted: Bool { note.first == published && note.count > 0 }
 

@@ -25,7 +25,7 @@ final class NetWorld: World {
 
     func guest(_ random: inout SeededRandom) -> any Guest {
         let habits = NetGuest.Habits(
-            appetite: [3, 6, 12, 32][random.below(4)], transmits: side == .transmit ? 850 : 150)
+            appetite: [2, 4, 8, 16][random.below(4)], transmits: side == .transmit ? 850 : 150)
         return NetGuest(memory, SeededRandom(seed: random.next()), habits)
     }
 
@@ -42,12 +42,14 @@ enum NetWindow: Int, CaseIterable {
     case answering
     /// T2-T4: a batch is noted, and nothing of it overwritten.
     case noted
+    /// T5-T6: responses are visible, and the guest was not told.
+    case published
     /// Nothing is being answered.
     case between
 
     var looks: Int {
         switch self {
-        case .answering: 1
+        case .answering, .published: 1
         case .restoring: 4
         case .between: 12
         case .recovery, .noted: 24
@@ -61,6 +63,8 @@ enum NetWindow: Int, CaseIterable {
                 noted.isEmpty ? .recovery : .restoring
             } else if noted.contains(where: { $0.written > 0 }) {
                 .answering
+            } else if NetSide.allCases.contains(where: { region.ring($0).owesEvent && !region.hasEvent($0.rawValue) }) {
+                .published
             } else {
                 noted.isEmpty ? .between : .noted
             }
