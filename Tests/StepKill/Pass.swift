@@ -48,7 +48,7 @@ final class Pass {
         self.tally = tally
         random = SeededRandom(seed: seed)
         kind = mutant?.isRare ?? false ? .turns : Kind(rawValue: Int(seed % 3)) ?? .turns
-        let chosen = (20 + random.below(100)) / rig.world.looksOften
+        let chosen = (20 + random.below(100)) / rig.world.fineness
         stride = mutant == nil ? chosen : chosen * 4
         rig.world.region.restore(rig.genesis)
         rig.world.region.mutant = mutant
@@ -65,6 +65,7 @@ final class Pass {
         }
         region.stop = .idle
         tally.kills[rig.world.window] += 1
+        rig.herd.kill(life)
         try goOn(after: life)
         return tally
     }
@@ -116,7 +117,7 @@ final class Pass {
 
     /// Kills the process and starts another.
     private func succeed(_ life: Tracee) throws -> Tracee {
-        rig.herd.kill(life)
+        rig.herd.kill(life)  // unless it is dead already
         try guest.noteDeath()
         if let mutant { rig.world.tamper(mutant) }
         region.hasRecovered = false
@@ -213,7 +214,7 @@ final class Pass {
         var life = try succeed(victim)
         if random.chance(perThousand: 5) { life = try interrupt(life) }
         try serve(life)
-        for _ in 0..<(random.below(3)) {
+        for _ in 0..<random.below(3) {
             if random.chance(perThousand: 250) { life = try succeed(life) }
             guest.ask(1 + random.below(guest.appetite))
             try serve(life)

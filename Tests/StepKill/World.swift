@@ -29,8 +29,8 @@ protocol World: AnyObject {
     /// Where a kill may hit, and in which of these windows the process stands.
     var windows: [WindowKind] { get }
     var window: Int { get }
-    /// Instructions from one look at the window to the next: 120 at most, less this many times.
-    var looksOften: Int { get }
+    /// So many times closer than with others one look at the window follows the other.
+    var fineness: Int { get }
 
     func life(recovers: Bool) throws -> any Life
     func guest(_ random: inout SeededRandom) -> any Guest

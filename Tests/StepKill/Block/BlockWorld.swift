@@ -7,15 +7,13 @@ final class BlockWorld: World {
 
     init(queues: Int) throws { memory = try BlockRegion(queues: queues) }
 
-    var windows: [WindowKind] {
-        Window.allCases.map { window in
-            // Making queues is making tables in the process' own memory, mostly.
-            WindowKind(name: "\(window)", looks: window == .recovery ? 8 : 1, isTelling: window.isTelling)
-        }
+    let windows = Window.allCases.map { window in
+        // Making queues is making tables in the process' own memory, mostly.
+        WindowKind(name: "\(window)", looks: window == .recovery ? 8 : 1, isTelling: window.isTelling)
     }
     /// What is most in the middle of something counts.
     var window: Int { (0..<memory.queues).map { Window(memory, $0).rawValue }.min() ?? 0 }
-    var looksOften: Int { 1 }
+    var fineness: Int { 1 }
 
     func life(recovers: Bool) throws -> any Life { try BlockLife(memory, recovers: recovers) }
 

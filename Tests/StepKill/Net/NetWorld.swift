@@ -12,14 +12,12 @@ final class NetWorld: World {
         self.side = side
     }
 
-    var windows: [WindowKind] {
-        NetWindow.allCases.map { window in
-            WindowKind(name: "\(window)", looks: window.looks, isTelling: window == .answering)
-        }
+    let windows = NetWindow.allCases.map { window in
+        WindowKind(name: "\(window)", looks: window.looks, isTelling: window == .answering)
     }
     var window: Int { NetWindow(memory).rawValue }
     /// Responses are written in few instructions.
-    var looksOften: Int { 8 }
+    var fineness: Int { 8 }
 
     func life(recovers: Bool) throws -> any Life { try NetLife(memory, recovers: recovers) }
 
