@@ -26,7 +26,7 @@ help:
 	@echo 'make fuzz     FUZZ_RUNS random requests (default $(FUZZ_RUNS)) against everything that judges guest bytes'
 	@echo 'make model    the restart algorithm, model-checked in about three minutes: see Tests/Models'
 	@echo 'make torture  a process killed at every step under overlapping requests: TORTURE="$(TORTURE)"'
-	@echo 'make step-kill  KILLS kills (default $(KILLS), some minutes) at any instruction of the block queue, and all mutants'
+	@echo 'make step-kill  KILLS kills (default $(KILLS), some minutes) at any instruction of block and network queues, and all mutants'
 	@echo 'make release  static release binaries (see: swift build $(RELEASE_FLAGS) --show-bin-path)'
 	@echo 'make gates    what the release binaries must hold: see scripts/gates'
 	@echo 'make e2e      the real daemon under verified I/O, the hotplug script: see scripts/e2e, Tests/Hotplug'

@@ -164,8 +164,8 @@ let package = Package(
         .executableTarget(
             name: "step-kill",
             dependencies: [
-                "BlockBackend", "CStepKill", "CXen", "Descriptors", "Loopback", "SharedRing", "Telemetry", "Uring",
-                "XenWire", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "BlockBackend", "CStepKill", "CXen", "Descriptors", "Loopback", "NetBackend", "NetFrames", "SharedRing",
+                "Telemetry", "Uring", "XenWire", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/StepKill", swiftSettings: strict),
         tests(of: "SharedRing", ["CXen", "Descriptors", "SharedRing", "XenWire"]),
         tests(

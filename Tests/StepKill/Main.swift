@@ -4,18 +4,18 @@ import Glibc
 
 /// Kills the backend at any instruction, and looks whether the guest notices.
 ///
-/// A process that serves a queue, with the code of the daemon, is run instruction by instruction. Wherever it stands a
+/// A process that serves rings, with the code of the daemons, is run instruction by instruction. Wherever it stands a
 /// copy of it, same memory and same registers, is killed; the guest may go on; further processes recover and finish; and
-/// then every request must have been answered once, with what a disk may say. After that the ring, the journal, the
-/// guest and the disk are put back to that instruction, and the process is stepped on.
+/// then every request must have been answered once, with what a disk may say, and every packet been sent. After that the
+/// rings, the journals, the guest and the disk are put back to that instruction, and the process is stepped on.
 @main
 enum Main {
     static func main() {
         unsafe step_prepare(CommandLine.unsafeArgv)
         // Before anything depends on the options: they must not decide how many instructions the processes need.
-        let rig = Result { try Rig() }
+        let rigs = Result { try Rings.allCases.map(Rig.init) }
         do {
-            try StepKill.parseOrExit().run(rig.get())
+            try StepKill.parseOrExit().run(rigs.get())
         } catch {
             StepKill.exit(withError: error)
         }
@@ -27,8 +27,10 @@ struct StepKill: ParsableCommand {
         commandName: "step-kill",
         abstract: "SIGKILL at any instruction of a queue's work, and what the guest sees of it.")
 
-    @Option(help: "Stop after so many kills.")
+    @Option(help: "Stop after so many kills, all kinds of rings together; with --mutants, for each.")
     var kills = 100_000
+    @Option(help: "Only these rings: \(Rings.allCases.map(\.rawValue).joined(separator: ", ")).")
+    var rings: Rings?
     @Option(help: "The first seed.")
     var seed: UInt64 = 1
     @Option(help: "Kill at this instruction of the seed's pass only.")
@@ -41,101 +43,50 @@ struct StepKill: ParsableCommand {
     var mutants = false
 
     func validate() throws {
+        guard at == nil || rings != nil else { throw ValidationError("--at is an instruction of which --rings?") }
         guard let mutant, Mutant.named(mutant) == nil else { return }
         throw ValidationError("there is no mutant \(mutant)")
     }
 
-    func run(_ rig: Rig) throws {
-        if mutants { return try findMutants(rig) }
-        let series = Series(rig, mutant: mutant.flatMap(Mutant.named), isExhaustive: exhaustive, isQuiet: false)
-        do {
-            try series.run(from: seed, only: at, limit: kills)
-        } catch let failure as Series.Found {
-            print("FAILED \(failure)")
-            throw ExitCode(1)
+    func run(_ all: [Rig]) throws {
+        let chosen = mutant.flatMap(Mutant.named)
+        let rigs = all.filter { (rings ?? $0.rings) == $0.rings && chosen?.rings.contains($0.rings) ?? true }
+        if mutants { return try findMutants(rigs) }
+        for rig in rigs {
+            let series = Series(rig, mutant: chosen, isExhaustive: exhaustive, isQuiet: false)
+            do {
+                try series.run(from: seed, only: at, limit: (kills + rigs.count - 1) / rigs.count)
+            } catch let failure as Series.Found {
+                print("FAILED \(failure)")
+                throw ExitCode(1)
+            }
+            print(series.summary)
         }
-        print(series.summary)
     }
 
-    private func findMutants(_ rig: Rig) throws {
+    private func findMutants(_ rigs: [Rig]) throws {
         var survivors = 0
-        for mutant in Mutant.allCases {
-            let series = Series(rig, mutant: mutant, isExhaustive: exhaustive, isQuiet: true)
-            do {
-                try series.run(from: seed, only: nil, limit: kills)
-                survivors += 1
-                print("SURVIVED \(mutant): \(series.summary)")
-            } catch let failure as Series.Found {
-                print("found \(mutant) after \(series.tally.allKills) kills: \(failure)")
+        for rig in rigs {
+            for mutant in Mutant.allCases where mutant.rings.contains(rig.rings) {
+                if try !find(mutant, rig) { survivors += 1 }
             }
         }
         if survivors > 0 { throw ExitCode(1) }
+    }
+
+    private func find(_ mutant: Mutant, _ rig: Rig) throws -> Bool {
+        let series = Series(rig, mutant: mutant, isExhaustive: exhaustive, isQuiet: true)
+        do {
+            try series.run(from: seed, only: nil, limit: kills)
+            print("SURVIVED \(mutant): \(series.summary)")
+            return false
+        } catch let failure as Series.Found {
+            print("found \(mutant) after \(series.tally.allKills) kills: \(failure)")
+            return true
+        }
     }
 }
 
 extension Mutant {
     static func named(_ name: String) -> Mutant? { allCases.first { "\($0)" == name } }
-}
-
-/// Passes of one seed after the other.
-final class Series {
-    private let rig: Rig
-    private let mutant: Mutant?
-    private let isExhaustive: Bool
-    private let isQuiet: Bool
-    private(set) var tally = Tally()
-    private var passes = 0
-    private let start = Series.seconds()
-
-    /// What was found, and how to find it again.
-    struct Found: Error, CustomStringConvertible {
-        let description: String
-    }
-
-    init(_ rig: Rig, mutant: Mutant?, isExhaustive: Bool, isQuiet: Bool) {
-        self.rig = rig
-        self.mutant = mutant
-        self.isExhaustive = isExhaustive
-        self.isQuiet = isQuiet
-    }
-
-    func run(from first: UInt64, only: Int?, limit: Int) throws {
-        var seed = first
-        repeat {
-            try pass(seed, only, limit)
-            seed += 1
-        } while only == nil && tally.allKills < limit
-    }
-
-    private func pass(_ seed: UInt64, _ only: Int?, _ limit: Int) throws {
-        let before = tally.allKills
-        // The first of them are turns.
-        let isExhaustive = isExhaustive || mutant == nil && seed % 16 == 15
-        let pass = Pass(rig, seed: seed, mutant: mutant, isExhaustive: isExhaustive, tally)
-        do {
-            tally = try pass.run(only: only, limit: limit)
-        } catch let failure as Failure {
-            rig.herd.killAll()
-            tally = pass.soFar
-            throw Found(description: "--seed \(seed) --at \(pass.done): \(failure.text)")
-        }
-        passes += 1
-        if !isQuiet { print("seed \(seed): \(pass.description), \(tally.allKills - before) kills") }
-    }
-
-    var summary: String {
-        let windows = Window.allCases.map { "\($0) \(tally.kills[$0.rawValue])" }.joined(separator: ", ")
-        return """
-            \(passes) passes, \(tally.allKills) kills (\(windows)), \(tally.runs) histories, \(tally.answers) answers; \
-            the longest pass has \(tally.longest) instructions; nothing lost, doubled or corrupt; \
-            \(Int(Series.seconds() - start)) s
-            """
-    }
-
-    private static func seconds() -> Double {
-        var now = timespec()
-        // `now` lives for the call.
-        unsafe clock_gettime(CLOCK_MONOTONIC, &now)
-        return Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
-    }
 }

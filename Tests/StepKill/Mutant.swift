@@ -1,9 +1,5 @@
-import CXen
-import Glibc
-import SharedRing
-
-/// What would be wrong with a backend; each must be found. The backend itself is always the real one: a mutant changes
-/// what a killed process leaves, as if it had worked in another order, or what surrounds the queue.
+/// What would be wrong with a backend; each must be found, on all rings that it is for. The backend itself is always the
+/// real one: a mutant changes what a killed process leaves, as if it had worked in another order, or what surrounds it.
 enum Mutant: UInt32, CaseIterable {
     /// P1 is left out: an answer about to be given is in flight.
     case noAnsweredState = 1
@@ -17,7 +13,7 @@ enum Mutant: UInt32, CaseIterable {
     case freeBeforePublish
     /// Answers that were about to be given are given at recovery, whatever the guest has seen.
     case blindRedo
-    /// R6 is left out: no event at recovery.
+    /// R6 is left out, or what a network queue's thread does instead: no event at recovery.
     case silentRecovery
     /// D1 is left out: writes never conflict.
     case noClaims
@@ -26,61 +22,54 @@ enum Mutant: UInt32, CaseIterable {
     /// A write is answered while it is in the process' memory.
     case writeBack
 
-    /// Changes what a killed process has left, before the next one starts.
-    func tamper(_ region: Region) {
-        let window = Window(region)
+    /// Discards never conflict with anything.
+    case unclaimedDiscards
+    /// A discard is answered before it is done.
+    case earlyDiscards
+
+    /// Each queue has claims of its own.
+    case unsharedClaims
+    /// A queue goes on while another may still do a change again.
+    case noPhaseA
+    /// D1's mark is left out: what may have changed the volume is not done again before the rest.
+    case unmarked
+
+    /// T2 comes behind T4: a batch is noted once its responses are written.
+    case lateNote
+    /// Nothing is put back.
+    case noRestore
+    /// What is put back is whatever lies there, and not private copies.
+    case sharedCopies
+    /// A batch is put back, published or not.
+    case staleRestore
+    /// As many requests are put back as there are copies, however many were noted.
+    case countlessRestore
+    /// T5 comes before T4 is over.
+    case earlyPublish
+    /// T4 and T5 come before T3: packets are answered, and then sent.
+    case unsentAnswers
+    /// A frame is copied to the guest after its responses are published.
+    case lateCopies
+
+    var rings: [Rings] {
         switch self {
-        case .noAnsweredState: Self.answered(region).forEach { $0.state = .inFlight }
-        case .committedLate where window == .releasing:
-            region.table.committed = Self.answered(region).map(\.response).min { Self.isBefore($0, $1) } ?? 0
-        case .consumedFirst where window == .taking: Self.forgetUnnoted(region.table)
-        case .noCopy: Self.copyAgain(region)
-        case .freeBeforePublish:
-            for entry in Self.answered(region) where !Self.isBefore(entry.response, region.published) {
-                entry.state = .free
-            }
-        case .blindRedo: Self.redo(region)
-        case .narrowSequence: Self.narrow(region.table)
-        case .committedLate, .consumedFirst, .silentRecovery, .noClaims, .writeBack: break
+        case .noAnsweredState, .committedLate, .consumedFirst, .noCopy, .freeBeforePublish, .blindRedo, .noClaims,
+            .narrowSequence, .writeBack, .unclaimedDiscards, .earlyDiscards:
+            [.block]
+        case .unsharedClaims, .noPhaseA, .unmarked: [.twoQueues]
+        case .silentRecovery: [.block, .transmit, .receive]
+        case .lateNote, .noRestore, .sharedCopies, .staleRestore, .countlessRestore, .earlyPublish:
+            [.transmit, .receive]
+        case .unsentAnswers: [.transmit]
+        case .lateCopies: [.receive]
         }
     }
 
-    private static func answered(_ region: Region) -> [JournaledTable.Entry] {
-        region.table.all.filter { $0.state == .answered }
-    }
-
-    private static func isBefore(_ index: UInt32, _ other: UInt32) -> Bool { Int32(bitPattern: index &- other) < 0 }
-
-    private static func forgetUnnoted(_ table: JournaledTable) {
-        let unnoted = table.all.filter { $0.state == .inFlight && $0.sequence >= table.consumed }
-        table.consumed = (unnoted.map(\.sequence).max() ?? 0) + 1
-        for entry in unnoted { entry.state = .free }
-    }
-
-    private static func copyAgain(_ region: Region) {
-        for entry in region.table.all where entry.state == .inFlight {
-            // Both have 112 bytes.
-            unsafe memcpy(entry.request, region.slot(UInt32(truncatingIfNeeded: entry.sequence)), 112)
+    /// Few histories show it, of requests that all meet: a kill somewhere between two turns, and then another history.
+    var isRare: Bool {
+        switch self {
+        case .noClaims, .unclaimedDiscards, .earlyDiscards, .unsharedClaims, .noPhaseA, .unmarked: true
+        default: false
         }
-    }
-
-    private static func redo(_ region: Region) {
-        for entry in answered(region) {
-            let slot = unsafe region.slot(entry.response)
-            // A response: id, operation, status; an indirect request says the operation in its second byte.
-            let operation = unsafe entry.request.load(as: UInt8.self)
-            let inner = unsafe entry.request.load(fromByteOffset: 1, as: UInt8.self)
-            unsafe slot.storeBytes(of: entry.request.load(fromByteOffset: 8, as: UInt64.self), as: UInt64.self)
-            unsafe slot.storeBytes(of: operation == 6 ? inner : operation, toByteOffset: 8, as: UInt8.self)
-            unsafe slot.storeBytes(of: entry.status, toByteOffset: 10, as: Int16.self)
-            if !isBefore(entry.response, region.published) { region.published = entry.response &+ 1 }
-            entry.state = .free
-        }
-        region.table.committed = region.published
-    }
-
-    private static func narrow(_ table: JournaledTable) {
-        for entry in table.all where entry.state != .free { entry.sequence &= 0xffff_ffff }
-        table.consumed &= 0xffff_ffff
     }
 }

@@ -1,58 +1,4 @@
 import Loopback
-import SharedRing
-
-/// The region and the two processes of which all others are copies.
-final class Rig {
-    let region: Region
-    let herd = Herd()
-    /// Behind `Queue.init` of a ring that nobody has served, and before it on one that was served.
-    let first: Tracee
-    let later: Tracee
-    /// The region as `first` leaves it.
-    let genesis = Region.Image()
-    let scratch = Region.Image()
-
-    init() throws {
-        let region = try Region()
-        self.region = region
-        _ = Journal(making: region.file, for: JournalIdentity([]))
-        Guest.prepare(region)
-        first = try Self.process(region, recovers: false)
-        region.save(genesis)
-        var guest = Guest(SeededRandom(seed: 1), .init())
-        for _ in 0..<2 {
-            guest.ask(region, 32)
-            try Life(region, recovers: true).warmUp()
-            try guest.takeAnswers(region)
-        }
-        region.restore(genesis)
-        later = try Self.process(region, recovers: true)
-    }
-
-    private static func process(_ region: Region, recovers: Bool) throws -> Tracee {
-        try Tracee {
-            do {
-                try Life(region, recovers: recovers).run()
-            } catch {
-                fatalError("\(error)")
-            }
-        }
-    }
-}
-
-/// What was done so far.
-struct Tally {
-    /// Kills by where they hit.
-    var kills = Array(repeating: 0, count: Window.allCases.count)
-    /// Histories that were continued and judged.
-    var runs = 0
-    /// Instructions of the longest pass.
-    var longest = 0
-    /// Answers that the guest has taken.
-    var answers = 0
-
-    var allKills: Int { kills.reduce(0, +) }
-}
 
 /// One seed: a history up to some moment, then a pass, from there until the backend is idle, killed at every instruction
 /// or at every so many.
@@ -76,33 +22,52 @@ final class Pass {
     }
 
     let kind: Kind
-    let stride: Int
+    private let stride: Int
+    private let isExhaustive: Bool
     private let seed: UInt64
     private let rig: Rig
+    private var region: Region { rig.world.region }
     private let mutant: Mutant?
     private var random: SeededRandom
-    private var guest: Guest
+    private var guest: any Guest
     private var tally: Tally
     /// Instructions of the pass that are done.
     private(set) var done = 0
+    /// Looks at the window since the last kill, and kills.
+    private var looks = 0
+    private var kills = 0
+
+    /// After so many kills strides get twice as long: of many histories more is seen than of one.
+    private static let killsPerStride = 200
 
     init(_ rig: Rig, seed: UInt64, mutant: Mutant?, isExhaustive: Bool, _ tally: Tally) {
         self.rig = rig
         self.seed = seed
         self.mutant = mutant
+        self.isExhaustive = isExhaustive
         self.tally = tally
         random = SeededRandom(seed: seed)
-        kind = mutant == .noClaims ? .turns : Kind(rawValue: Int(seed % 3)) ?? .turns
-        let chosen = 20 + random.below(100)
-        stride = isExhaustive ? 1 : mutant == .noClaims ? chosen * 8 : chosen
-        var habits = Guest.Habits(
-            appetite: [3, 6, 12, 32][random.below(4)], busySectors: 1 + random.below(3),
-            usesBarriers: random.chance(perThousand: 100))
-        // Only a few histories show it: two writes, and between them a read, where they meet.
-        if mutant == .noClaims { habits = Guest.Habits(appetite: 12, busySectors: 1, aliases: Life.aliases) }
-        guest = Guest(SeededRandom(seed: random.next()), habits)
-        rig.region.restore(rig.genesis)
-        rig.region.mutant = mutant
+        kind = mutant?.isRare ?? false ? .turns : Kind(rawValue: Int(seed % 3)) ?? .turns
+        let chosen = (20 + random.below(100)) / rig.world.fineness
+        stride = mutant == nil ? chosen : chosen * 4
+        rig.world.region.restore(rig.genesis)
+        rig.world.region.mutant = mutant
+        guest = rig.world.guest(&random)
+    }
+
+    /// Kills once, between two turns, which needs no steps.
+    func runCoarsely() throws -> Tally {
+        let life = try begin()
+        region.stop = .turn
+        for _ in 0...random.below(8) {
+            try guest.goOn()
+            if case .ended(let why) = life.resume() { throw ended(why) }
+        }
+        region.stop = .idle
+        tally.kills[rig.world.window] += 1
+        rig.herd.kill(life)
+        try goOn(after: life)
+        return tally
     }
 
     /// Runs the pass; kills at instruction `only`, or until there were `limit` kills.
@@ -113,14 +78,21 @@ final class Pass {
         while tally.allKills < limit {
             let isOver = try go(leader, to: target, acts)
             if isOver { break }
-            guard try kill(leader) else { break }
-            if only != nil { break }
-            // Most of `Queue.init` makes tables in the process' own memory.
-            target += rig.region.hasRecovered || stride == 1 ? stride : stride * 8
+            if only != nil || isDue(), try !kill(leader) || only != nil { break }
+            target += isExhaustive ? 1 : stride << (kills / Self.killsPerStride)
         }
         rig.herd.kill(leader)
         tally.longest = max(tally.longest, done)
         return tally
+    }
+
+    /// Where the process stands a kill is worth while.
+    private func isDue() -> Bool {
+        looks += 1
+        guard isExhaustive || looks >= rig.world.windows[rig.world.window].looks else { return false }
+        looks = 0
+        kills += 1
+        return true
     }
 
     // MARK: Before the pass
@@ -129,7 +101,7 @@ final class Pass {
     private func begin() throws -> Tracee {
         var life = try start(rig.first)
         for _ in 0..<random.below(4) {
-            guest.ask(rig.region, 1 + random.below(12))
+            guest.ask(1 + random.below(12))
             try serve(life)
         }
         switch kind {
@@ -139,20 +111,21 @@ final class Pass {
             life = try interrupt(life, in: [.idle])
             if random.chance(perThousand: 500) { life = try interrupt(life) }
         }
-        guest.ask(rig.region, 1 + random.below(32))
+        guest.ask(1 + random.below(32))
         return life
     }
 
     /// Kills the process and starts another.
     private func succeed(_ life: Tracee) throws -> Tracee {
-        rig.herd.kill(life)
-        mutant?.tamper(rig.region)
-        rig.region.hasRecovered = false
+        rig.herd.kill(life)  // unless it is dead already
+        try guest.noteDeath()
+        if let mutant { rig.world.tamper(mutant) }
+        region.hasRecovered = false
         return try start(rig.later)
     }
 
     private func start(_ template: Tracee) throws -> Tracee {
-        rig.region.order = random.next()
+        region.order = random.next()
         guard let life = try rig.herd.copy(of: template) else { throw Failure("a process does not stay stopped") }
         return life
     }
@@ -160,18 +133,37 @@ final class Pass {
     /// Kills a process at some instruction, and starts another; the guest may go on meanwhile.
     ///
     /// - Parameter stops: where it may be let run to before instructions are counted; `idle`: nowhere.
-    private func interrupt(_ life: Tracee, in stops: [Region.Stop] = Region.Stop.allCases) throws -> Tracee {
-        guest.ask(rig.region, random.below(8))
-        rig.region.stop = stops[random.below(stops.count)]
-        if rig.region.stop != .idle, case .ended(let why) = life.resume() { throw ended(why) }
-        rig.region.stop = .idle
-        if case .ended(let why) = life.advance(random.below(Self.span)).outcome { throw ended(why) }
-        tally.kills[Window(rig.region).rawValue] += 1
+    private func interrupt(_ life: Tracee, in stops: [Region.Stop] = [.idle, .mapping, .recovered]) throws -> Tracee {
+        guest.ask(random.below(8))
+        region.stop = stops[random.below(stops.count)]
+        if region.stop != .idle, case .ended(let why) = life.resume() { throw ended(why) }
+        region.stop = .idle
+        try advanceAnywhere(life)
+        tally.kills[rig.world.window] += 1
         rig.herd.kill(life)
-        if random.chance(perThousand: 500) { try guest.goOn(rig.region) }
+        if random.chance(perThousand: 500) { try guest.goOn() }
         return try succeed(life)
     }
 
+    /// To any instruction, or to one where something is half done, if that is near.
+    private func advanceAnywhere(_ life: Tracee) throws {
+        let isAimed = random.chance(perThousand: 500)
+        var goesOn = try advance(life, isAimed ? Self.span / 8 : Self.span)
+        guard isAimed else { return }
+        for _ in 0..<Self.span / Self.step where goesOn && !rig.world.windows[rig.world.window].isTelling {
+            goesOn = try advance(life, Self.step)
+        }
+        if goesOn { _ = try advance(life, 4 * Self.step) }
+    }
+
+    /// So many instructions at most; false if the process has stopped before.
+    private func advance(_ life: Tracee, _ most: Int) throws -> Bool {
+        let outcome = life.advance(random.below(most)).outcome
+        if case .ended(let why) = outcome { throw ended(why) }
+        return outcome == .stepped
+    }
+
+    private static let step = 24
     /// Instructions within which a random kill hits.
     private static let span = 10_000
 
@@ -196,7 +188,7 @@ final class Pass {
             case .ended(let why): throw ended(why)
             case .stepped: break
             }
-            if acts.contains(done) { try guest.goOn(rig.region) }
+            if acts.contains(done) { try guest.goOn() }
         }
         return false
     }
@@ -205,30 +197,31 @@ final class Pass {
     /// come to its end.
     private func kill(_ leader: Tracee) throws -> Bool {
         guard let victim = try rig.herd.copy(of: leader) else { return false }
-        rig.region.save(rig.scratch)
+        region.save(rig.scratch)
         let kept = (guest, random)
-        tally.kills[Window(rig.region).rawValue] += 1
+        tally.kills[rig.world.window] += 1
         rig.herd.kill(victim)
         random = SeededRandom(seed: seed << 32 ^ UInt64(done))
         guest.random = SeededRandom(seed: random.next())
         try goOn(after: victim)
         (guest, random) = kept
-        rig.region.restore(rig.scratch)
+        region.restore(rig.scratch)
         return true
     }
 
     private func goOn(after victim: Tracee) throws {
-        if random.chance(perThousand: 500) { try guest.goOn(rig.region) }
+        if random.chance(perThousand: 500) { try guest.goOn() }
         var life = try succeed(victim)
         if random.chance(perThousand: 5) { life = try interrupt(life) }
         try serve(life)
         for _ in 0..<random.below(3) {
             if random.chance(perThousand: 250) { life = try succeed(life) }
-            guest.ask(rig.region, 1 + random.below(6))
+            guest.ask(1 + random.below(guest.appetite))
             try serve(life)
         }
+        while guest.settle() { try serve(life) }
         rig.herd.kill(life)
-        try guest.finish(rig.region)
+        try guest.finish()
         tally.runs += 1
         tally.answers += guest.answered
     }
@@ -236,16 +229,16 @@ final class Pass {
     /// Lets a process run until it is idle.
     private func serve(_ life: Tracee) throws {
         if case .ended(let why) = life.resume() { throw ended(why) }
-        try guest.takeAnswers(rig.region)
+        try guest.takeAnswers()
     }
 
     private func ended(_ why: String) -> Failure {
-        let text = rig.region.text
+        let text = region.text
         return Failure(text.isEmpty ? "the backend ended: \(why)" : text)
     }
 
     var description: String {
-        let places = stride == 1 ? "at every one" : "every \(stride) or so"
+        let places = isExhaustive ? "at every one" : "every \(stride) or more"
         return "\(kind), \(done) instructions, \(places)"
     }
 

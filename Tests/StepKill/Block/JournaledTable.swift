@@ -45,7 +45,10 @@ import SharedRing
         }
         var response: UInt32 { unsafe xen_load_relaxed(base + 8) }
         var status: Int16 { unsafe (base + 12).load(as: Int16.self) }
-        var isIssued: Bool { unsafe (base + 14).load(as: UInt8.self) != 0 }
+        var isIssued: Bool {
+            get { unsafe (base + 14).load(as: UInt8.self) != 0 }
+            nonmutating set { unsafe base.storeBytes(of: newValue ? 1 : 0, toByteOffset: 14, as: UInt8.self) }
+        }
         /// 112 bytes.
         var request: UnsafeMutableRawPointer { unsafe base + 16 }
     }
@@ -53,7 +56,7 @@ import SharedRing
 
 /// Between which steps of Tests/Models/crash.pml a kill hit.
 enum Window: Int, CaseIterable {
-    /// R0-R6: `Queue.init` had not come back.
+    /// R0-R6: not all queues are made.
     case recovery
     /// F2-F3: a request is ours, and that is not noted.
     case taking
@@ -69,20 +72,23 @@ enum Window: Int, CaseIterable {
     case inFlight
     case idle
 
-    init(_ region: Region) {
-        let published = region.published
-        let entries = region.table.all
+    var isTelling: Bool { [.taking, .answering, .publishing, .releasing].contains(self) }
+
+    init(_ region: BlockRegion, _ queue: Int) {
+        let published = region.published(queue)
+        let table = region.table(queue)
+        let entries = table.all
         let answered = entries.filter { $0.state == .answered }
         self =
             if !region.hasRecovered {
                 .recovery
             } else if answered.contains(where: { Int32(bitPattern: $0.response &- published) >= 0 }) {
                 .answering
-            } else if published != region.table.committed {
+            } else if published != table.committed {
                 .publishing
             } else if !answered.isEmpty {
                 .releasing
-            } else if entries.contains(where: { $0.state == .inFlight && $0.sequence >= region.table.consumed }) {
+            } else if entries.contains(where: { $0.state == .inFlight && $0.sequence >= table.consumed }) {
                 .taking
             } else if entries.contains(where: { $0.state == .inFlight && $0.isIssued }) {
                 .issued
