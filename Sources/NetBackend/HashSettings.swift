@@ -1,21 +1,21 @@
 internal import Tap
-internal import XenWire
+package import XenWire
 
 /// How a guest wants its packets hashed and steered to its queues: what it set on the control ring.
-struct HashSettings: Sendable, Equatable {
+package struct HashSettings: Sendable, Equatable {
     /// Queues that it has.
     let queues: Int
     private(set) var algorithm = HashAlgorithm.none
-    private(set) var types: HashTypes = []
+    package private(set) var types: HashTypes = []
     /// `ControlRequest.longestKey` bytes; a shorter key ends in zeros.
-    private(set) var key = [UInt8](repeating: 0, count: ControlRequest.longestKey)
+    package private(set) var key = [UInt8](repeating: 0, count: ControlRequest.longestKey)
     /// Which queue a hash belongs to, by its remainder; empty: the queue with the number of the remainder.
-    private(set) var mapping: [UInt8] = []
+    package private(set) var mapping: [UInt8] = []
 
     init(queues: Int) { self.queues = queues }
 
     /// As they were set once.
-    init(queues: Int, algorithm: HashAlgorithm, types: HashTypes, key: [UInt8], mapping: [UInt8]) {
+    package init(queues: Int, algorithm: HashAlgorithm, types: HashTypes, key: [UInt8], mapping: [UInt8]) {
         self.queues = queues
         self.algorithm = algorithm
         self.types = types

@@ -1,8 +1,8 @@
 public import Descriptors
 internal import NetFrames
-internal import SharedRing
+package import SharedRing
 internal import XenWire
-internal import Xenbus
+package import Xenbus
 
 /// Where an interface's records are kept: files of its domain's, whose names begin with the interface's number.
 public protocol InterfaceRecords: AnyObject {
@@ -25,23 +25,23 @@ public protocol InterfaceRecords: AnyObject {
 }
 
 /// The journals of one interface: a file for each queue, and one for what the guest has set.
-struct NetJournals {
+package struct NetJournals {
     private let identity: DeviceIdentity
     private let records: any InterfaceRecords
 
-    init(_ identity: DeviceIdentity, _ records: any InterfaceRecords) {
+    package init(_ identity: DeviceIdentity, _ records: any InterfaceRecords) {
         self.identity = identity
         self.records = records
     }
 
     /// Those of one connection.
-    struct Set {
-        var queues: [Journal]
-        let policy: Journal
+    package struct Set {
+        package var queues: [Journal]
+        package let policy: Journal
     }
 
     /// What was found of an earlier process.
-    enum Found {
+    package enum Found {
         /// Journals of these very rings.
         case same(Set)
         /// The guest has made itself other rings since, which nobody has served yet.
@@ -67,7 +67,7 @@ struct NetJournals {
 
     /// New journals for rings from which nothing was taken, in the place of all older ones. Each takes an older one's place by
     /// itself: a guest that has made itself new rings is recognised by whatever journals there are.
-    func make(_ connection: NetConnection, vm: String?) throws(Fault) -> Set {
+    package func make(_ connection: NetConnection, vm: String?) throws(Fault) -> Set {
         var queues: [Journal] = []
         for queue in connection.queues.indices {
             queues.append(try make(queueName(queue), NetQueue.journalBytes, queueFacts(connection, queue, vm)))
@@ -87,7 +87,7 @@ struct NetJournals {
     }
 
     /// Journals that an earlier process left.
-    func find(_ connection: NetConnection, vm: String?) throws -> Found {
+    package func find(_ connection: NetConnection, vm: String?) throws -> Found {
         guard
             let policy = try find(
                 policyName, PolicyRecord.bytes, policyFacts(connection, vm), vm, "what the guest has set")

@@ -1,6 +1,6 @@
 internal import CXen
 internal import NetFrames
-internal import SharedRing
+package import SharedRing
 internal import XenWire
 
 /// What a guest has set, as its interface's journal keeps it: its multicast list and its hash settings.
@@ -15,12 +15,14 @@ internal import XenWire
 ///     4096  what the control ring's thread is answering (`AnswerRecord`)
 ///
 /// Used under the policy's lock.
-struct PolicyRecord: Sendable {
+package struct PolicyRecord: Sendable {
     let journal: Journal
+
+    package init(journal: Journal) { self.journal = journal }
 
     /// Bytes of the journal's body.
     static let bytes = 8192
-    static let controlOffset = 4096
+    package static let controlOffset = 4096
     private static let copySize = 1024
     private static let checksumOffset = 1016
     private static let (keyOffset, mappingOffset, groupsOffset) = (12, 64, 192)
@@ -37,7 +39,7 @@ struct PolicyRecord: Sendable {
         return unsafe base + 64 + Int(number & 1) * Self.copySize
     }
 
-    func store(_ policy: ReceivePolicy) {
+    package func store(_ policy: ReceivePolicy) {
         guard let base = unsafe base else { return }
         let next = unsafe xen_load_relaxed64(base) &+ 1
         guard let copy = unsafe copy(next) else { return }
@@ -60,7 +62,7 @@ struct PolicyRecord: Sendable {
     }
 
     /// What an earlier process has stored, read as if a guest had written it.
-    func load(queues: Int) throws(JournalRefusal) -> ReceivePolicy {
+    package func load(queues: Int) throws(JournalRefusal) -> ReceivePolicy {
         guard let base = unsafe base, let copy = unsafe copy(xen_load_acquire64(base)) else {
             throw .contradicts("the guest's settings are too short")
         }

@@ -1,20 +1,22 @@
 internal import NetFrames
 public import SharedRing
 internal import Synchronization
-internal import XenWire
+package import XenWire
 
 /// What a guest wants of the frames that it gets, and which of them.
-struct ReceivePolicy: Sendable {
+package struct ReceivePolicy: Sendable {
     /// Groups that do not lie in `groups` are kept back.
     var filtersGroups = false
     /// The guest's multicast list.
-    var groups: Set<MACAddress> = []
+    package var groups: Set<MACAddress> = []
     /// Bytes of each packet's first page that are left to the guest, for what it puts in front (XDP).
     var headroom = 0
-    var hash: HashSettings
+    package var hash: HashSettings
+
+    package init(hash: HashSettings) { self.hash = hash }
 
     /// As xen-netback: XEN_NETBK_MCAST_MAX.
-    static let largestList = 64
+    package static let largestList = 64
 
     /// One change of the multicast list; false if it cannot be. Leaving what was never joined is no fault.
     mutating func change(_ change: ExtraInfo) -> Bool {

@@ -13,7 +13,7 @@ public struct JournalIdentity: Equatable, Sendable {
         /// What would break the text is left out of the value.
         public init(_ name: String, _ value: some CustomStringConvertible) {
             self.name = name
-            self.value = String(value.description.unicodeScalars.filter { $0.value >= 0x20 }.map(Character.init))
+            self.value = String(value.description.unicodeScalars.filter { $0.value >= 0x20 })
         }
     }
 

@@ -6,9 +6,11 @@ import XenWire
 /// or the segment table (each has heap memory of its own) or a broken promise ends the run.
 @main struct FuzzWire {
     private static let journal = try? JournalFuzz()
+    /// Used on the one thread that there is.
+    nonisolated(unsafe) private static let netJournals = try? NetJournalFuzz()
 
     static func main() {
-        precondition(journal != nil, "no file can be made in /dev/shm")
+        unsafe precondition(journal != nil && netJournals != nil, "no file can be made in /dev/shm")
         var count = CommandLine.argc
         var arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = unsafe CommandLine.unsafeArgv
         // The driver keeps argc and argv for its own life only, and calls back on this thread.
@@ -22,6 +24,7 @@ import XenWire
                 unsafe judge(input)
                 unsafe judgeNetwork(input)
                 unsafe FuzzWire.journal?.judge(input)
+                unsafe FuzzWire.netJournals?.judge(input)
                 return 0
             }
         }

@@ -59,9 +59,10 @@ private func segmentation(_ head: [UInt8]) -> Segmentation? {
     SegmentationKind(rawValue: head[1] & 3).map { Segmentation($0, size: UInt16(head[2]) << 8 | UInt16(head[3])) }
 }
 
+private let filter = SourceFilter(
+    mac: MACAddress("02:00:00:00:00:01"), addresses: ["10.0.0.1", "fd00::/64"].compactMap { AddressRange($0) })
+
 private func fromGuest(_ frame: [UInt8], _ head: [UInt8]) {
-    let filter = SourceFilter(
-        mac: MACAddress("02:00:00:00:00:01"), addresses: ["10.0.0.1", "fd00::/64"].compactMap { AddressRange($0) })
     unsafe withCopy(frame) { memory in
         _ = unsafe filter.judge(memory, count: frame.count)
         do throws(FrameFault) {
