@@ -127,7 +127,9 @@ let package = Package(
             ], swiftSettings: strict),
         .executableTarget(
             name: "xen-backctl",
-            dependencies: ["Descriptors", "Service", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: [
+                "Descriptors", "Service", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: strict),
         .executableTarget(
             name: "xen-loopback",
