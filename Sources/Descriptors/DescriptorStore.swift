@@ -74,8 +74,10 @@ public final class DescriptorStore: Sendable {
         kept.withLock { if $0.count < Self.capacity { $0.append(new) } }
     }
 
+    /// Colons separate names from each other (sd_notify(3)).
     private static func name(_ lines: [Substring]) -> String {
-        lines.first { $0.hasPrefix("FDNAME=") }.map { String($0.dropFirst(7)) } ?? "stored"
+        let name = lines.first { $0.hasPrefix("FDNAME=") }.map { $0.dropFirst(7) } ?? ""
+        return name.isEmpty || name.contains(":") ? "stored" : String(name)
     }
 
     // MARK: the next process

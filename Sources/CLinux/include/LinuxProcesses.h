@@ -60,11 +60,12 @@ static inline int linux_prepare_child(const struct linux_spawn_options *options,
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
         if (getppid() != parent) _exit(127);
     }
+    // First: its number may be one of those that are passed on.
+    if (options->output >= 0 && dup2(options->output, STDOUT_FILENO) < 0) return -errno;
     for (size_t index = 0; index < options->passed_count; index++)
         if (dup2(options->passed[index], 3 + (int)index) < 0) return -errno;
     for (pid_t rest = getpid(), digit = 9; options->process && digit >= 0; digit--, rest /= 10)
         options->process[digit] = (char)('0' + rest % 10);
-    if (options->output >= 0 && dup2(options->output, STDOUT_FILENO) < 0) return -errno;
     return options->processor < 0 ? 0 : linux_pin(options->processor);
 }
 
