@@ -180,6 +180,8 @@ public final class Daemon {
         if ready[1] {
             do throws(XenstoreError) { try client.processReadable() } catch { log.error("\(error)") }
         }
+        // What a device has to say changes its status.
+        if ready.dropFirst(2).contains(true) { nextTick = 0 }
         guard ready[0], let name = signals.take() else { return false }
         log.notice("\(name): finishing what is in flight, the disks stay connected")
         return true

@@ -28,7 +28,7 @@ final class DeviceSession {
     let engine: String
     private let lane: DiscardLane?
     private let shared: DeviceShared
-    private let fence: VolumeFence?
+    let fence: VolumeFence?
     /// The next process can go on where this one ends, however it ends.
     let canBeAdopted: Bool
     private(set) var queues: [QueueThread] = []

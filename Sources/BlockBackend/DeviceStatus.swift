@@ -9,6 +9,7 @@ extension DeviceSession {
             "engine": .string(engine), "direct": .flag(volume.isDirect),
             "read_only": .flag(volume.isReadOnly), "sectors": .number(description.sectors),
             "sector_size": .number(UInt64(description.sectorSize)), "protocol": .string("\(connection.abi)"),
+            "fence_wait_ns": fence?.waited.map { .number($0) } ?? .null,
             "queues": .array(queues.map { QueueStatus($0).json }),
         ]
     }

@@ -85,6 +85,9 @@ public final class Queue {
     /// The device cannot be served.
     func fail(_ fault: Fault) { unsafe core.become(.failed(fault)) }
 
+    /// Tells the control thread that there is something to see.
+    func callForAttention() { unsafe core.shared.callForAttention() }
+
     /// How often `condition` has changed.
     var conditionChanges: UInt32 { unsafe core.conditionChanges }
 

@@ -137,6 +137,8 @@ private final class QueueLoop {
                 if stopping() { return false }
                 _ = engine.wait(nanoseconds: Self.fencePause)
             }
+            // For the status file: how long it was.
+            queue.callForAttention()
             return true
         } catch {
             queue.fail(error)

@@ -12,6 +12,9 @@ public final class VolumeFence: Sendable {
     private let descriptor: Int32
     private let offset: UInt64
     private let hasPassed = Atomic<Bool>(false)
+    /// Nanoseconds since boot: the first try, and, once it has passed, the one that did.
+    private let start = Atomic<UInt64>(0)
+    private let end = Atomic<UInt64>(0)
 
     /// - Parameters:
     ///   - descriptor: what the I/O goes through, open for writing; it outlives the fence.
@@ -26,10 +29,19 @@ public final class VolumeFence: Sendable {
     /// - Throws: where the volume's file system has no such locks.
     public func pass() throws(Fault) -> Bool {
         if hasPassed.load(ordering: .acquiring) { return true }
+        let now = linux_monotonic_nanoseconds()
+        _ = start.compareExchange(expected: 0, desired: now, ordering: .relaxed)
         let result = linux_lock_byte(descriptor, offset)
         if result == -EAGAIN { return false }
         guard result == 0 else { throw Fault("lock a byte of the volume", errno: -result) }
+        _ = end.compareExchange(expected: 0, desired: now, ordering: .relaxed)
         hasPassed.store(true, ordering: .releasing)
         return true
+    }
+
+    /// Nanoseconds for which an earlier process's operations were waited for; nil while they still are.
+    public var waited: UInt64? {
+        guard hasPassed.load(ordering: .acquiring) else { return nil }
+        return end.load(ordering: .relaxed) &- start.load(ordering: .relaxed)
     }
 }

@@ -10,6 +10,8 @@ public struct KillSeries: Sendable {
     private var due: UInt64
     /// Nanoseconds from each start of a process (execve(2)) to its first response.
     public private(set) var pauses: [UInt64] = []
+    /// Nanoseconds of these for which a process waited until its predecessor's I/O was over, where it says so.
+    public private(set) var fenceWaits: [UInt64] = []
 
     /// How long a new process may take for its first response.
     private static let patience: UInt64 = 20_000_000_000
@@ -24,8 +26,10 @@ public struct KillSeries: Sendable {
     public var kills: Int { pauses.count }
 
     /// The pause that so large a part of all kills stayed below.
-    public func pause(quantile: Double) -> UInt64 {
-        let sorted = pauses.sorted()
+    public func pause(quantile: Double) -> UInt64 { Self.quantile(quantile, of: pauses) }
+
+    private static func quantile(_ quantile: Double, of times: [UInt64]) -> UInt64 {
+        let sorted = times.sorted()
         guard !sorted.isEmpty else { return 0 }
         return sorted[min(sorted.count - 1, Int(quantile * Double(sorted.count)))]
     }
@@ -52,23 +56,33 @@ public struct KillSeries: Sendable {
         }
         let now = linux_monotonic_nanoseconds()
         pauses.append(now &- start)
-        due = now &+ interval
+        if let wait = world.fenceWait() { fenceWaits.append(wait) }
+        due = linux_monotonic_nanoseconds() &+ interval
     }
 }
 
 extension KillSeries {
-    /// `12, from start to first response: p50 14.2, p99 20.1, max 20.1 ms`
+    /// `12, from start to first response: p50 14.2, p99 20.1, max 20.1 ms; of that for I/O in flight: p50 3.0, ...`
     public var text: String {
-        func milliseconds(_ quantile: Double) -> String { fixed(Double(pause(quantile: quantile)) / 1e6, 1) }
-        return "\(kills), from start to first response: p50 \(milliseconds(0.5)), p99 \(milliseconds(0.99)), "
-            + "max \(milliseconds(1)) ms"
+        "\(kills), from start to first response: \(Self.text(pauses))"
+            + (fenceWaits.isEmpty ? "" : "; of that for I/O in flight: \(Self.text(fenceWaits))")
+    }
+
+    private static func text(_ times: [UInt64]) -> String {
+        func milliseconds(_ part: Double) -> String { fixed(Double(quantile(part, of: times)) / 1e6, 1) }
+        return "p50 \(milliseconds(0.5)), p99 \(milliseconds(0.99)), max \(milliseconds(1)) ms"
     }
 
     /// The same, in nanoseconds.
     public var json: JSON {
-        [
-            "count": .number(UInt64(kills)), "pause_ns_p50": .number(pause(quantile: 0.5)),
-            "pause_ns_p99": .number(pause(quantile: 0.99)), "pause_ns_max": .number(pause(quantile: 1)),
-        ]
+        .object(
+            [.init("count", .number(UInt64(kills)))] + Self.json("pause", pauses)
+                + (fenceWaits.isEmpty ? [] : Self.json("fence_wait", fenceWaits)))
+    }
+
+    private static func json(_ name: String, _ times: [UInt64]) -> [JSON.Member] {
+        [("p50", 0.5), ("p99", 0.99), ("max", 1)].map { suffix, part in
+            .init("\(name)_ns_\(suffix)", .number(quantile(part, of: times)))
+        }
     }
 }

@@ -15,6 +15,7 @@ public final class LoopbackWorld {
     /// The daemon, once it was started.
     public private(set) var daemon: ChildProcess?
     private var daemonPath = ""
+    private var statusPath = ""
     private var startAgain: (() throws(Fault) -> ChildProcess)?
     private var keeper: DescriptorKeeper?
     /// Processor time of daemons that were killed.
@@ -60,6 +61,7 @@ public final class LoopbackWorld {
         _ path: String, for domain: DomainID, _ options: [String], processor: Int32?, keepsDescriptors: Bool = false
     ) throws(LoopbackError) {
         daemonPath = path
+        statusPath = "\(directory)/state/vbd-\(domain).status"
         if keepsDescriptors {
             keeper = try host { [directory] () throws(Fault) in try DescriptorKeeper(in: directory) }
         }
@@ -84,6 +86,29 @@ public final class LoopbackWorld {
         spentNanoseconds += daemon.processorNanoseconds ?? 0
         daemon.kill()
         _ = daemon.wait()
+    }
+
+    /// Nanoseconds for which the block daemon that runs now has waited until its predecessor's I/O was over, as its status
+    /// file says once it has; nil if it does not say so soon, or is none.
+    func fenceWait() -> UInt64? {
+        guard let daemon else { return nil }
+        let status = statusPath
+        for _ in 0..<100 where unsafe access(status, F_OK) == 0 {
+            if let wait = Self.fenceWait(status, daemon.identifier) { return wait }
+            usleep(500)
+        }
+        return nil
+    }
+
+    private static func fenceWait(_ status: String, _ process: Int32) -> UInt64? {
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        // `buffer` has as many bytes as are said.
+        let got = unsafe linux_read_file(status, &buffer, buffer.count)
+        let text = String(decoding: buffer.prefix(max(0, got)), as: UTF8.self)
+        guard text.hasPrefix("{\"process\":\(process),") else { return nil }
+        return text.split(separator: "\"fence_wait_ns\":").dropFirst().first.flatMap {
+            UInt64($0.prefix { $0.isNumber })
+        }
     }
 
     /// Processor time of all daemons so far.

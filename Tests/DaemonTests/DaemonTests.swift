@@ -354,6 +354,24 @@ struct DaemonTests {
         daemon.kill()
     }
 
+    @Test func `the status says at once how long the last process's I/O was waited for`() throws {
+        let world = try World()
+        var daemon = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 0) == 0)
+        daemon.kill()
+        _ = daemon.wait()
+        daemon = try world.startDaemon()
+        let own = #"{"process":\#(daemon.identifier),"#
+        #expect(
+            try world.eventually {
+                guard let status = try world.status, status.hasPrefix(own) else { return false }
+                return try status.contains(Regex(#""fence_wait_ns":[0-9]+,"#))
+            })
+        #expect(frontend.request(0, sector: 1) == 0)
+        daemon.kill()
+    }
+
     @Test func `the status file tells what is served`() throws {
         let world = try World()
         let daemon = try world.startDaemon()

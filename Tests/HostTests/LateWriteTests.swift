@@ -34,6 +34,23 @@ struct LateWriteTests {
         if kind == .uring { #expect(overtaken > 0, "no write was late, so nothing was shown") }
     }
 
+    @Test func `how long a fence was closed is known once it is open`() throws {
+        let file = try ScratchFile(size: 1 << 20)
+        var before: Volume? = try Volume(file.path)
+        let volume = try Volume(file.path)
+        let fence = VolumeFence(volume.data, domain: DomainID(5), device: 51712, host: 1)
+        #expect(try VolumeFence(before?.data ?? -1, domain: DomainID(5), device: 51712, host: 1).pass())
+        #expect(try !fence.pass())
+        #expect(fence.waited == nil)
+        usleep(20_000)
+        before = nil
+        #expect(try fence.pass())
+        let waited = try #require(fence.waited)
+        #expect(waited >= 20_000_000)
+        #expect(try fence.pass())
+        #expect(fence.waited == waited)
+    }
+
     @Test func `another domain's lock on the same volume is none of ours`() throws {
         let file = try ScratchFile(size: 1 << 20)
         let (first, second) = (try Volume(file.path), try Volume(file.path))
