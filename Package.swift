@@ -154,7 +154,7 @@ let package = Package(
         tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),
         tests(
             of: "BlockBackend",
-            ["BlockBackend", "Descriptors", "SharedRing", "Uring", "XenWire", "Xenbus", "Xenstore"]),
+            ["BlockBackend", "CLinux", "Descriptors", "SharedRing", "Uring", "XenWire", "Xenbus", "Xenstore"]),
         tests(of: "Telemetry", ["Telemetry", .product(name: "Logging", package: "swift-log")]),
         // A process with writes under way that HostTests kill.
         .executableTarget(

@@ -57,20 +57,20 @@ internal import Synchronization
 
     /// Claims sectors; false if one of them is taken, and then the claimant is woken when it is worth to try again.
     @inline(__always) func take(_ extent: ClaimedExtent, by claimant: Int) -> Bool {
-        if isShared == 0 { return set(extent) }
+        if isShared == 0 { return set(extent, claimant) }
         return takeShared(extent, claimant)
     }
 
     @inline(never) private func takeShared(_ extent: ClaimedExtent, _ claimant: Int) -> Bool {
         let mark = UInt32(claimant) &+ 1
         let turn = first.load(ordering: .sequentiallyConsistent)
-        if turn == 0 || turn == mark, set(extent) { return goneAhead(turn == mark) }
+        if turn == 0 || turn == mark, set(extent, claimant) { return goneAhead(turn == mark) }
         // Announced before the second look at both: whoever goes ahead, or frees sectors, after it sees that somebody waits.
         // Looking at `first` before that would miss a claimant that goes ahead and is done in between (Tests/Models/claims.pml).
         waiting.bitwiseOr(1 << UInt32(claimant), ordering: .sequentiallyConsistent)
         let (isFirst, holder) = first.compareExchange(
             expected: 0, desired: mark, ordering: .sequentiallyConsistent)
-        guard isFirst || holder == mark, set(extent) else { return false }
+        guard isFirst || holder == mark, set(extent, claimant) else { return false }
         return goneAhead(true)
     }
 
@@ -98,6 +98,13 @@ internal import Synchronization
     func wakeAll() { wake(.max) }
 
     @inline(never) private func wake() { wake(waiting.exchange(0, ordering: .sequentiallyConsistent)) }
+
+    /// What this claimant has taken back may be what another one has just found taken, which nobody else would tell it.
+    private func wakeOthers(_ claimant: Int) {
+        let own: UInt32 = 1 << UInt32(claimant)
+        guard isShared != 0, waiting.load(ordering: .sequentiallyConsistent) & ~own != 0 else { return }
+        wake(waiting.bitwiseAnd(own, ordering: .sequentiallyConsistent).oldValue & ~own)
+    }
 
     private func wake(_ claimants: UInt32) {
         for claimant in 0..<queues where claimants & 1 << UInt32(claimant) != 0 {
@@ -130,9 +137,9 @@ internal import Synchronization
         }
     }
 
-    @inline(__always) private func set(_ extent: ClaimedExtent) -> Bool {
+    @inline(__always) private func set(_ extent: ClaimedExtent, _ claimant: Int) -> Bool {
         let span = Span(extent, unitMask)
-        guard span.firstWord == span.lastWord else { return setMany(span) }
+        guard span.firstWord == span.lastWord else { return setMany(span, claimant) }
         return unsafe xen_claim_bits(place(span.firstWord), span.firstBits & span.lastBits, isShared) != 0
     }
 
@@ -143,15 +150,17 @@ internal import Synchronization
     }
 
     /// All or nothing.
-    @inline(never) private func setMany(_ span: Span) -> Bool {
-        guard span.lastWord &- span.firstWord < Self.widest else { return setAll() }
+    @inline(never) private func setMany(_ span: Span, _ claimant: Int) -> Bool {
+        guard span.lastWord &- span.firstWord < Self.widest else { return setAll(claimant) }
         var word = span.firstWord
         while word <= span.lastWord {
             guard unsafe xen_claim_bits(place(word), span.bits(word), isShared) != 0 else {
+                let isTakenBack = word > span.firstWord
                 while word > span.firstWord {
                     word &-= 1
                     unsafe xen_unclaim_bits(place(word), span.bits(word), isShared)
                 }
+                if isTakenBack { wakeOthers(claimant) }
                 return false
             }
             word &+= 1
@@ -166,10 +175,11 @@ internal import Synchronization
         }
     }
 
-    private func setAll() -> Bool {
+    private func setAll(_ claimant: Int) -> Bool {
         for index in 0..<Self.wordCount {
             guard unsafe xen_claim_bits(words + index, .max, isShared) != 0 else {
                 clearAll(index)
+                if index > 0 { wakeOthers(claimant) }
                 return false
             }
         }
