@@ -21,7 +21,7 @@ DESTDIR ?=
 help:
 	@echo 'make setup    install the Debian packages that building needs'
 	@echo 'make demo     serves an ext4 image, verifies every block, measures against fio: ./xen-loopback-demo.svg'
-	@echo 'make test     everything that must hold: format, both builds, tests, models, e2e, gates, kills, rig-smoke'
+	@echo 'make test     everything that must hold: format, both builds, tests, models, e2e, gates, kills, fuzz, rig-smoke'
 	@echo 'make check    format and a debug build of everything, tests included'
 	@echo 'make fuzz     FUZZ_RUNS random inputs (default $(FUZZ_RUNS)) for everything that judges guest bytes or journals'
 	@echo 'make model    the restart algorithm, model-checked in about three minutes: see Tests/Models'
@@ -103,6 +103,7 @@ test: setup-test check
 	$(MAKE) e2e gates
 	$(MAKE) step-kill KILLS=15000
 	$(MAKE) torture
+	$(MAKE) fuzz FUZZ_RUNS=200000
 	$(MAKE) rig-smoke
 
 model: setup-model
