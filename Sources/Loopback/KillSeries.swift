@@ -12,6 +12,8 @@ public struct KillSeries: Sendable {
     public private(set) var pauses: [UInt64] = []
     /// Nanoseconds of these for which a process waited until its predecessor's I/O was over, where it says so.
     public private(set) var fenceWaits: [UInt64] = []
+    /// What was left of those pauses without it.
+    private var remainders: [UInt64] = []
 
     /// How long a new process may take for its first response.
     private static let patience: UInt64 = 20_000_000_000
@@ -56,7 +58,10 @@ public struct KillSeries: Sendable {
         }
         let now = linux_monotonic_nanoseconds()
         pauses.append(now &- start)
-        if let wait = world.fenceWait() { fenceWaits.append(wait) }
+        if let wait = world.fenceWait() {
+            fenceWaits.append(wait)
+            remainders.append(now &- start &- min(wait, now &- start))
+        }
         due = linux_monotonic_nanoseconds() &+ interval
     }
 }
@@ -65,7 +70,8 @@ extension KillSeries {
     /// `12, from start to first response: p50 14.2, p99 20.1, max 20.1 ms; of that for I/O in flight: p50 3.0, ...`
     public var text: String {
         "\(kills), from start to first response: \(Self.text(pauses))"
-            + (fenceWaits.isEmpty ? "" : "; of that for I/O in flight: \(Self.text(fenceWaits))")
+            + (fenceWaits.isEmpty
+                ? "" : "; of that for I/O in flight: \(Self.text(fenceWaits)), without: \(Self.text(remainders))")
     }
 
     private static func text(_ times: [UInt64]) -> String {
@@ -77,7 +83,7 @@ extension KillSeries {
     public var json: JSON {
         .object(
             [.init("count", .number(UInt64(kills)))] + Self.json("pause", pauses)
-                + (fenceWaits.isEmpty ? [] : Self.json("fence_wait", fenceWaits)))
+                + (fenceWaits.isEmpty ? [] : Self.json("fence_wait", fenceWaits) + Self.json("remainder", remainders)))
     }
 
     private static func json(_ name: String, _ times: [UInt64]) -> [JSON.Member] {
