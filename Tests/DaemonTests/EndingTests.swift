@@ -23,16 +23,19 @@ private final class NotifySocket {
             }
         }
         try #require(bound == 0)
-        var patience = timeval(tv_sec: 10, tv_usec: 0)
+        var patience = timeval(tv_sec: 60, tv_usec: 0)
         unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     }
 
     deinit { close(descriptor) }
 
-    /// The next message, waiting for ten seconds at most.
+    /// The next message, waiting for a minute at most.
     func next() -> String? {
         var buffer = [UInt8](repeating: 0, count: 4096)
-        let count = unsafe recv(descriptor, &buffer, buffer.count, 0)
+        var count = 0
+        // An io_uring that this thread had in an earlier test interrupts it once more when the kernel takes it apart, and
+        // with a limit of time the call is not restarted (signal(7)).
+        repeat { count = unsafe recv(descriptor, &buffer, buffer.count, 0) } while count < 0 && errno == EINTR
         return count < 0 ? nil : String(decoding: buffer.prefix(count), as: UTF8.self)
     }
 

@@ -69,7 +69,7 @@ struct FrontendTests {
             unsafe buffer.initializeMemory(as: UInt8.self, repeating: operation == .write ? byte : 0)
             queue.submit(slot, operation, sector: sector, sectors: sectors, at: 0)
             queue.publish()
-            var patience = 20_000
+            var patience = 120_000
             while try queue.reap() == 0, patience > 0 {
                 usleep(500)
                 patience -= 1

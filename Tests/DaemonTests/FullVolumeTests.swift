@@ -62,7 +62,7 @@ struct FullVolumeTests {
         var frontend = try world.connect(small.volume)
         var sector: UInt64 = 0
         // More pages than there is room for: one of them is held.
-        while frontend.request(1, sector: sector, patience: 1) == 0, sector < 2048 { sector += 8 }
+        while frontend.request(1, sector: sector, patience: 5) == 0, sector < 2048 { sector += 8 }
         #expect(sector < 2048)
         #expect(try world.eventually { try world.status?.contains("paused: ") == true })
         #expect(try world.read(World.back("state")) == "4")
@@ -96,7 +96,7 @@ struct FullVolumeTests {
         var frontend = try world.connect(device)
         // Page by page: the loop driver reports a write that found room for a part of itself as done.
         var sector: UInt64 = 0
-        while sector < 2048, frontend.request(1, sector: sector) == 0, frontend.request(3, sector: 0, patience: 2) == 0
+        while sector < 2048, frontend.request(1, sector: sector) == 0, frontend.request(3, sector: 0, patience: 10) == 0
         {
             sector += 8
         }

@@ -100,7 +100,7 @@ import XenWire
         #expect(linux_eventfd_take(control.number) == 0)
         mine.mailbox.cancel()
         var isRung = false
-        for _ in 0..<5000 where !isRung {
+        for _ in 0..<60_000 where !isRung {
             usleep(1000)
             isRung = linux_eventfd_take(control.number) != 0
         }

@@ -42,7 +42,7 @@ private final class World {
 
     /// The hypervisor learns of a death from its socket; this waits until it has.
     func eventually(_ condition: () -> Bool) -> Bool {
-        for _ in 0..<10_000 {
+        for _ in 0..<60_000 {
             if condition() { return true }
             usleep(1000)
         }

@@ -87,6 +87,12 @@ struct HashSteeringTests {
             try steering.set(SteeringTable(types: 15, key: Self.key, mapping: mapping, queues: 4))
             var random = SystemRandomNumberGenerator()
             var seen = Set<Int>()
+            // The kernel drops frames until it has noticed the carrier (link_watch).
+            for _ in 0..<300 {
+                let first = Self.frame(&random)
+                try socket.send(first)
+                if PacketSocket.queue(of: first, tap) != nil { break }
+            }
             for _ in 0..<100 {
                 let frame = Self.frame(&random)
                 try socket.send(frame)

@@ -29,9 +29,12 @@ static inline int linux_unix_connect(const char *path, int seconds) {
     if (result < 0) return result;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) < 0 ||
-        connect(fd, (struct sockaddr *)&address, sizeof address) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
-        result = -errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) < 0) result = -errno;
+    // What is interrupted while it waits for room has not begun to connect.
+    while (result == 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        if (errno != EINTR) result = -errno;
+    if (result == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0) result = -errno;
+    if (result < 0) {
         close(fd);
         return result;
     }
