@@ -98,8 +98,8 @@ internal import Descriptors
             let entry = unsafe entries[index]
             // One registered file; the ring has as many entries as the batch. The tag is the frame's number.
             unsafe linux_sqe_transfer(
-                slot, UInt8(truncatingIfNeeded: IORING_OP_WRITE.rawValue), 0, entry.bytes, entry.length, 0, 0,
-                UInt64(index))
+                slot, UInt8(truncatingIfNeeded: IORING_OP_WRITE.rawValue), linux_sqe_fixed_file, 0, entry.bytes,
+                entry.length, 0, 0, UInt64(index))
         }
         collect(end &- start)
     }

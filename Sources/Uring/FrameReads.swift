@@ -69,9 +69,8 @@ public import Descriptors
             // The caller answers for the places. One registered file; the tag is the place.
             let place = unsafe places[index]
             unsafe linux_sqe_transfer(
-                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), Self.file, base + Int(place),
-                room,
-                0, 0, UInt64(place))
+                ring.nextEntry(), UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), linux_sqe_fixed_file, Self.file,
+                base + Int(place), room, 0, 0, UInt64(place))
         }
         enter()
         var left = unsafe wanted &- take(frames)

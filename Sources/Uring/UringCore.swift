@@ -10,6 +10,8 @@ struct UringCore: ~Copyable {
     let capacity: Int
     private var ring: UringRing
     private var inFlight = 0
+    /// The descriptor of the file that operations are for; not registered (see `enable`).
+    private var file: Int32 = -1
     private var watched: WatchedDescriptors
     /// Watches that the kernel holds: bits of `Watch`.
     private var armed: UInt8 = 0
@@ -36,9 +38,12 @@ struct UringCore: ~Copyable {
         self.capacity = capacity
     }
 
-    /// Registers the I/O file and both watched descriptors and opens the ring for entries.
+    /// Registers both watched descriptors and opens the ring for entries. The I/O file is not registered: when this process
+    /// is killed, the kernel would let go of it only with the ring, tens of milliseconds after the last operation, and the
+    /// next process waits until then (`VolumeFence`).
     mutating func enable(file: Int32, watching watched: WatchedDescriptors, takingEvents: Bool) throws(Fault) {
-        try ring.enable(files: [file, watched.event, watched.control])
+        try ring.enable(files: [watched.event, watched.control], onlyRegistered: false)
+        self.file = file
         self.watched = watched
         // A descriptor that blocks would be read on one of the kernel's worker threads.
         takesEvents = takingEvents && ring.canSkipCompletions && linux_is_nonblocking(watched.event)
@@ -78,14 +83,14 @@ struct UringCore: ~Copyable {
         switch operation.kind {
         case .read:
             unsafe linux_sqe_transfer(
-                entry, Self.opcode(fixed ? IORING_OP_READ_FIXED : IORING_OP_READ), FileSlot.volume.rawValue,
-                operation.buffer, operation.length, operation.offset, fixed ? operation.slab : 0, tag)
+                entry, Self.opcode(fixed ? IORING_OP_READ_FIXED : IORING_OP_READ), 0, file, operation.buffer,
+                operation.length, operation.offset, fixed ? operation.slab : 0, tag)
         case .write:
             unsafe linux_sqe_transfer(
-                entry, Self.opcode(fixed ? IORING_OP_WRITE_FIXED : IORING_OP_WRITE), FileSlot.volume.rawValue,
-                operation.buffer, operation.length, operation.offset, fixed ? operation.slab : 0, tag)
+                entry, Self.opcode(fixed ? IORING_OP_WRITE_FIXED : IORING_OP_WRITE), 0, file, operation.buffer,
+                operation.length, operation.offset, fixed ? operation.slab : 0, tag)
         case .synchronize:
-            unsafe linux_sqe_synchronize(entry, FileSlot.volume.rawValue, tag)
+            unsafe linux_sqe_synchronize(entry, file, tag)
         }
     }
 
@@ -264,7 +269,7 @@ struct UringCore: ~Copyable {
 
 /// The registered files of a ring.
 private enum FileSlot: Int32 {
-    case volume, event, control
+    case event, control
 }
 
 /// What a ring does besides operations, as bits; in the user data they lie above every operation's 32-bit tag.

@@ -1,6 +1,6 @@
 public import Descriptors
 
-/// io_uring on one registered file: no system call per operation, none at all for completions that are there.
+/// io_uring on one file: no system call per operation, none at all for completions that are there.
 ///
 /// A ring belongs to the thread that made it (IORING_SETUP_SINGLE_ISSUER): make the engine on the queue's thread. Let all
 /// operations end before the last reference goes; the kernel would still write into their buffers.

@@ -58,9 +58,12 @@ internal import Descriptors
 
     // MARK: Set-up, before the first entry
 
-    /// Registers the files that entries name by their index, then allows those submissions and nothing else.
-    mutating func enable(files: [Int32], submissions: [UInt8] = UringSetup.engineSubmissions) throws(Fault) {
-        try unsafe UringSetup.enable(ring, files: files, submissions: submissions)
+    /// Registers the files that entries name by their index, then allows those submissions and nothing else; no other
+    /// file either, if they are `onlyRegistered`.
+    mutating func enable(
+        files: [Int32], submissions: [UInt8] = UringSetup.engineSubmissions, onlyRegistered: Bool = true
+    ) throws(Fault) {
+        try unsafe UringSetup.enable(ring, files: files, submissions: submissions, onlyRegistered: onlyRegistered)
         // A registered ring descriptor spares the kernel an fdget per call; without it everything works the same.
         if unsafe io_uring_register_ring_fd(ring) == 1 {
             descriptor = unsafe ring.pointee.enter_ring_fd

@@ -80,14 +80,15 @@ enum UringSetup {
 
     /// Files, restrictions, then the switch that puts the restrictions in force; all or nothing is enabled.
     static func enable(
-        _ ring: UnsafeMutablePointer<io_uring>, files: [Int32], submissions: [UInt8]
+        _ ring: UnsafeMutablePointer<io_uring>, files: [Int32], submissions: [UInt8], onlyRegistered: Bool
     ) throws(Fault) {
         try check("register files", unsafe io_uring_register_files(ring, files, UInt32(files.count)))
         try check(
             "restrict io_uring",
             unsafe linux_uring_restrict(
                 ring, submissions, UInt32(submissions.count), allowedRegistrations,
-                UInt32(allowedRegistrations.count), linux_sqe_fixed_file, linux_sqe_silent))
+                UInt32(allowedRegistrations.count), onlyRegistered ? linux_sqe_fixed_file : 0,
+                linux_sqe_fixed_file | linux_sqe_silent))
         try check("enable io_uring", unsafe linux_uring_enable(ring))
     }
 

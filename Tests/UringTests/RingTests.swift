@@ -56,7 +56,8 @@ import Testing
         #expect(unregisteredFile == -EACCES)
         let allowed = ring.result { entry in
             unsafe linux_sqe_transfer(
-                entry, UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), 0, slab.address(0), 512, 0, 0, 1)
+                entry, UInt8(truncatingIfNeeded: IORING_OP_READ.rawValue), linux_sqe_fixed_file, 0, slab.address(0),
+                512, 0, 0, 1)
         }
         #expect(allowed == 512)
         #expect(unsafe io_uring_register_files_update(ring.ring, 0, [file.descriptor], 1) == -EACCES)
@@ -78,9 +79,20 @@ import Testing
         #expect(throws: Fault.self) { try AioEngine(file: file.descriptor, capacity: capacity) }
     }
 
-    @Test func aClosedFileIsAFault() throws {
+    @Test func whatIsToWatchMustBeOpen() throws {
+        let file = try ScratchFile(size: 4096)
+        let engine = try UringEngine(file: file.descriptor, capacity: 2)
+        #expect(throws: Fault("register files", errno: EBADF)) { try engine.watch(event: 1 << 20, control: -1) }
+    }
+
+    @Test func operationsOnAClosedFileFailOneByOne() throws {
         let engine = try UringEngine(file: 1 << 20, capacity: 2)
-        #expect(throws: Fault("register files", errno: EBADF)) { try engine.watch(event: -1, control: -1) }
+        try engine.watch(event: -1, control: -1)
+        let slab = Slab(4096)
+        for tag in UInt32(1)...3 {
+            #expect(engine.start([.plain(.read, slab, at: 0, offset: 0, 512, tag: tag)]) == 1)
+            #expect(engine.finish(1).map(\.result) == [-EBADF])
+        }
     }
 
     @Test func theRingWorksWithEverySetOfFlags() throws {

@@ -26,15 +26,16 @@ LINUX_INLINE void linux_store_release(uint32_t *word, uint32_t value) { __atomic
 static const uint8_t linux_sqe_fixed_file = 1u << IOSQE_FIXED_FILE_BIT;
 static const uint8_t linux_sqe_silent = 1u << IOSQE_CQE_SKIP_SUCCESS_BIT;
 
-/// A read or a write of a registered file; `buffer_slot` counts for the *_FIXED opcodes only.
+/// A read or a write; `file` is a registered file's number if `flags` say so, else a descriptor. `buffer_slot` counts for the
+/// *_FIXED opcodes only.
 LINUX_INLINE void linux_sqe_transfer(
-    struct io_uring_sqe *sqe, uint8_t opcode, int file_slot, void *_Nullable buffer, uint32_t length, uint64_t offset,
-    uint16_t buffer_slot, uint64_t user_data)
+    struct io_uring_sqe *sqe, uint8_t opcode, uint8_t flags, int file, void *_Nullable buffer, uint32_t length,
+    uint64_t offset, uint16_t buffer_slot, uint64_t user_data)
 {
     memset(sqe, 0, sizeof *sqe);
     sqe->opcode = opcode;
-    sqe->flags = linux_sqe_fixed_file;
-    sqe->fd = file_slot;
+    sqe->flags = flags;
+    sqe->fd = file;
     sqe->addr = (uintptr_t)buffer;
     sqe->len = length;
     sqe->off = offset;
@@ -42,13 +43,12 @@ LINUX_INLINE void linux_sqe_transfer(
     sqe->user_data = user_data;
 }
 
-/// fdatasync of a registered file.
-LINUX_INLINE void linux_sqe_synchronize(struct io_uring_sqe *sqe, int file_slot, uint64_t user_data)
+/// fdatasync of a descriptor's file.
+LINUX_INLINE void linux_sqe_synchronize(struct io_uring_sqe *sqe, int descriptor, uint64_t user_data)
 {
     memset(sqe, 0, sizeof *sqe);
     sqe->opcode = IORING_OP_FSYNC;
-    sqe->flags = linux_sqe_fixed_file;
-    sqe->fd = file_slot;
+    sqe->fd = descriptor;
     sqe->fsync_flags = IORING_FSYNC_DATASYNC;
     sqe->user_data = user_data;
 }
@@ -65,13 +65,13 @@ LINUX_INLINE void linux_sqe_poll(struct io_uring_sqe *sqe, int file_slot, uint64
 LINUX_INLINE void linux_sqe_take_event(
     struct io_uring_sqe *sqe, int file_slot, void *bytes, uint32_t capacity, uint64_t user_data)
 {
-    linux_sqe_transfer(sqe, IORING_OP_READ, file_slot, bytes, capacity, 0, 0, user_data);
+    linux_sqe_transfer(sqe, IORING_OP_READ, linux_sqe_fixed_file, file_slot, bytes, capacity, 0, 0, user_data);
 }
 
 /// Writes a word to a descriptor that is watched; a completion comes only if that fails (5.17).
 LINUX_INLINE void linux_sqe_acknowledge(struct io_uring_sqe *sqe, int file_slot, uint32_t *word, uint64_t user_data)
 {
-    linux_sqe_transfer(sqe, IORING_OP_WRITE, file_slot, word, sizeof *word, 0, 0, user_data);
+    linux_sqe_transfer(sqe, IORING_OP_WRITE, linux_sqe_fixed_file, file_slot, word, sizeof *word, 0, 0, user_data);
     sqe->flags |= linux_sqe_silent;
 }
 
