@@ -17,6 +17,7 @@ public final class Device: SplitDevice {
     private let log: Logger
     private let journals: DeviceJournals
     private var session: DeviceSession?
+    private var postponed: PostponedAdoption?
 
     /// - Parameters:
     ///   - platform: grants and event channels.
@@ -49,26 +50,50 @@ public final class Device: SplitDevice {
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try start(frontend, backend, adopting: false)
+        do { return try start(frontend, backend, adopting: false) } catch { throw DeviceFailure("\(error)") }
     }
 
     /// Serves on what an earlier process has served, as its journals say. A guest that has made itself new rings meanwhile
-    /// starts afresh. Of rings without a journal nobody knows what was done, so they are not touched.
+    /// starts afresh. Of rings without a journal nobody knows what was done, so they are not touched. What the host lacks just
+    /// now, the volume or memory, is waited for: the guest notices a longer pause, where it would lose a disk.
     public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try start(frontend, backend, adopting: true)
+        try adopt(PostponedAdoption(frontend, backend, since: clock.now()))
+    }
+
+    private func adopt(_ attempt: PostponedAdoption) throws(DeviceFailure) -> [PublishedKey] {
+        let isFirst = postponed == nil
+        postponed = nil
+        do {
+            return try start(attempt.frontend, attempt.backend, adopting: true)
+        } catch  where attempt.mayGoOn(after: error, now: clock.now()) {
+            postponed = attempt
+            let reason = "not served on yet, the guest waits: \(error)"
+            if isFirst { log.critical("\(reason)") }
+            return [PublishedKey("error", reason)]
+        } catch {
+            throw DeviceFailure("cannot be served on, the guest loses it: \(error)")
+        }
+    }
+
+    private func adoptPostponed() -> [DeviceNews] {
+        guard let attempt = postponed else { return [] }
+        do throws(DeviceFailure) {
+            let keys = try adopt(attempt)
+            return postponed == nil ? [.changed(keys)] : []
+        } catch {
+            return [.failed(error)]
+        }
     }
 
     private func start(
         _ frontend: NodeValues, _ backend: NodeValues, adopting: Bool
-    ) throws(DeviceFailure) -> [PublishedKey] {
+    ) throws -> [PublishedKey] {
         let session: DeviceSession
         do {
             session = try makeSession(frontend, backend, adopting: adopting)
         } catch is OtherRings {
             log.notice("the guest has made itself new rings")
             return try start(frontend, backend, adopting: false)
-        } catch {
-            throw DeviceFailure(adopting ? "cannot be served on, the guest loses it: \(error)" : "\(error)")
         }
         log.info("\(adopting ? "served on: " : "")\(session.summary)")
         if !session.canBeAdopted {
@@ -103,14 +128,16 @@ public final class Device: SplitDevice {
     private var host: UInt16 { records.boot.utf8.reduce(0) { ($0 &* 31) &+ UInt16($1) } }
 
     public func suspend() {
+        postponed = nil
         session?.stop()
         session = nil
     }
 
     /// The rings are given up: nobody is to find a journal of them.
     public func disconnect() {
-        guard let session else { return }
-        session.stop()
+        guard session != nil || postponed != nil else { return }
+        postponed = nil
+        session?.stop()
         removeJournals()
     }
 
@@ -120,18 +147,19 @@ public final class Device: SplitDevice {
 
     /// Also of a connection that ended while nobody served it.
     public func closeVolume() {
+        postponed = nil
         session = nil
         removeJournals()
     }
 
-    public var isPeerAlive: Bool { session?.isPeerAlive(on: platform) ?? false }
+    public var isPeerAlive: Bool { session?.isPeerAlive(on: platform) ?? (postponed != nil) }
 
     // MARK: news
 
     public var attention: Int32 { session?.attention ?? -1 }
 
     public func attend() -> [DeviceNews] {
-        guard let session else { return [] }
+        guard let session else { return adoptPostponed() }
         return session.changedConditions().compactMap { news(of: $0, $1) } + resized(session)
     }
 

@@ -214,6 +214,8 @@ public final class XenbusDriver {
             // The state is what it is (a device may be closing); writing it again makes the frontend look.
             var publication = Publication()
             publication.write(keys)
+            // What it had to wait for has come.
+            publication.remove("error")
             publication.state = state
             publication.isTouching = true
             try publish([(identity, publication)][...])

@@ -167,6 +167,53 @@ struct DaemonTests {
         third.kill()
     }
 
+    /// Kills the daemon, takes the volume away, puts a request on the ring and starts another daemon.
+    private func loseVolume(
+        _ volume: String, _ world: World, _ first: ChildProcess, _ frontend: inout Frontend
+    ) throws -> ChildProcess {
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        try FileManager.default.moveItem(atPath: volume, toPath: volume + ".away")
+        #expect(frontend.request(0, sector: 8, patience: 0) == nil)
+        let second = try world.startDaemon()
+        #expect(try world.eventually { try world.read(World.back("error"))?.contains("the guest waits") == true })
+        #expect(try world.read(World.back("state")) == "4")
+        return second
+    }
+
+    @Test func `a volume that is away when a killed process is followed costs the guest a longer pause`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        var frontend = try world.connect(volume)
+        let daemon = try loseVolume(volume, world, first, &frontend)
+        try FileManager.default.moveItem(atPath: volume + ".away", toPath: volume)
+        #expect(frontend.awaitResponse() == 0)
+        #expect(frontend.firstBytes == [8, 9, 10, 11, 12, 13, 14, 15])
+        #expect(try world.wait(World.back("error"), nil))
+        #expect(try world.read(World.back("state")) == "4")
+        #expect(frontend.request(0, sector: 16) == 0)
+        daemon.kill()
+    }
+
+    @Test func `a guest that closes while its volume is waited for has closed`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        var frontend = try world.connect(volume)
+        let daemon = try loseVolume(volume, world, first, &frontend)
+        try world.write([World.front("state"): "5"])
+        #expect(try world.waitForState("5"))
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        let journals = try FileManager.default.contentsOfDirectory(atPath: world.directory + "/state")
+        #expect(!journals.contains("vbd-5.51712.queue0"))
+        #expect(daemon.ended == nil)
+        withExtendedLifetime(frontend) {}
+        daemon.kill()
+    }
+
     /// As if the process had been killed between F2 and an answer: the next free entry is in flight.
     private func markTaken(_ world: World) throws {
         let journal = try FileHandle(forUpdating: URL(fileURLWithPath: "\(world.directory)/state/vbd-5.51712.queue0"))
