@@ -32,15 +32,23 @@ public struct ConnectionOffer: Equatable, Sendable {
         self.persistentGrants = persistentGrants
     }
 
-    /// The same with all the room for rings that any version has offered.
-    static func widest(_ offer: ConnectionOffer) -> ConnectionOffer {
+    /// What a guest that is connected goes by: what it was offered when it connected, as our own directory says, with all the
+    /// room for rings that any version has offered. A frontend's own `feature-persistent` does not tell whether it found
+    /// ours; one that did not takes pages back that would still be mapped.
+    static func agreed(_ published: NodeValues, _ offer: ConnectionOffer) -> ConnectionOffer {
         var offer = offer
         offer.queues = queueRange.upperBound
         offer.ringPageOrder = ringPageOrderRange.upperBound
-        offer.indirectSegments = UInt16(indirectSegmentRange.upperBound)
-        offer.persistentGrants = true
+        let segments = published["feature-max-indirect-segments"]?.text.flatMap { Int($0) }
+        offer.indirectSegments = UInt16(
+            (segments ?? indirectSegmentRange.upperBound).clamped(to: indirectSegmentRange))
+        offer.persistentGrants = published["feature-persistent"]?.text == "1"
+        if let size = published["sector-size"]?.text { offer.sectorSize = size == "4096" ? 4096 : 512 }
         return offer
     }
+
+    /// Nodes of our own directory that `agreed` goes by.
+    static let publishedKeys = ["feature-max-indirect-segments", "feature-persistent", "sector-size"]
 
     /// What a frontend reads before it sets up its rings.
     public var transportKeys: [PublishedKey] {

@@ -39,12 +39,13 @@ public final class Device: SplitDevice {
 
     // MARK: keys
 
-    public var backendKeys: [String] { DiskSettings.keys }
+    public var backendKeys: [String] { DiskSettings.keys + DeviceOptions.publishedKeys }
     public var frontendKeys: [String] { Connection.fixedKeys }
     public var transportKeys: [PublishedKey] { options.offer.transportKeys }
 
     public func frontendKeys(after known: NodeValues) -> [String] {
-        Connection.ringKeys(after: known, options.offer)
+        // Of who is connected already, too: that may be more than is offered now.
+        Connection.ringKeys(after: known, .agreed([:], options.offer))
     }
 
     // MARK: life
@@ -109,7 +110,8 @@ public final class Device: SplitDevice {
         _ frontend: NodeValues, _ backend: NodeValues, adopting: Bool
     ) throws -> DeviceSession {
         // What is connected stays as it was agreed, whatever is offered to others now.
-        let connection = try Connection.negotiate(frontend, adopting ? .widest(options.offer) : options.offer)
+        let options = adopting ? options.agreed(backend) : options
+        let connection = try Connection.negotiate(frontend, options.offer)
         let (journals, vm) = (journals, backend[DomainKeys.vm]?.text)
         let keeping = DeviceSession.Keeping(
             journals: { volume in

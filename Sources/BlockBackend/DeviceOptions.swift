@@ -1,6 +1,8 @@
 public import Descriptors
 public import SharedRing
 public import Uring
+internal import Xenbus
+internal import Xenstore
 
 /// What the administrator decided for all disks of a process.
 public struct DeviceOptions: Sendable {
@@ -33,6 +35,17 @@ public struct DeviceOptions: Sendable {
         self.offersBarrier = offersBarrier
         self.mayPoll = mayPoll
     }
+
+    /// For a guest that is connected, which has been told other things perhaps: our own directory says which.
+    func agreed(_ published: NodeValues) -> DeviceOptions {
+        var options = self
+        options.offer = .agreed(published, offer)
+        options.offersBarrier = published["feature-barrier"]?.text == "1"
+        return options
+    }
+
+    /// Nodes of our own directory that `agreed` goes by.
+    static let publishedKeys = ConnectionOffer.publishedKeys + ["feature-barrier"]
 }
 
 /// What must be remembered beyond a process, as small texts by name.

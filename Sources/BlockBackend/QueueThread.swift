@@ -135,7 +135,7 @@ private final class QueueLoop {
         do throws(Fault) {
             while try !fence.pass() {
                 if stopping() { return false }
-                _ = engine.wait(nanoseconds: Self.fencePause)
+                take(engine.wait(nanoseconds: Self.fencePause))
             }
             // For the status file: how long it was.
             queue.callForAttention()

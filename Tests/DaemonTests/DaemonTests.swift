@@ -167,6 +167,39 @@ struct DaemonTests {
         third.kill()
     }
 
+    @Test(arguments: [true, false])
+    func `persistent grants stay as they were agreed, whatever the next process offers`(agreed: Bool) throws {
+        let options = { (offers: Bool) in offers ? [] : ["--no-persistent-grants"] }
+        let world = try World()
+        let first = try world.startDaemon(options(agreed))
+        var frontend = try world.connect(
+            try world.makeVolume(sectors: 64), [World.front("feature-persistent"): "1"])
+        let pages = agreed ? 2 : 1  // the ring's, and the one with data
+        #expect(frontend.request(0, sector: 0) == 0)
+        #expect(world.hypervisor.mappedPages(of: World.domain) == pages)
+        first.kill()
+        _ = first.wait()
+        #expect(try world.eventually { world.hypervisor.mappedPages(of: World.domain) == 0 })
+        let second = try world.startDaemon(options(!agreed))
+        #expect(frontend.request(0, sector: 8) == 0)
+        #expect(world.hypervisor.mappedPages(of: World.domain) == pages)
+        second.kill()
+    }
+
+    @Test func `what a guest was told holds when the next process tells others less`() throws {
+        let world = try World()
+        let first = try world.startDaemon(["--barrier"])
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 4) == 0)
+        first.kill()
+        _ = first.wait()
+        let second = try world.startDaemon(["--sector-size", "4096", "--max-indirect", "0", "--max-queues", "1"])
+        #expect(frontend.request(0, sector: 4) == 0)
+        #expect(frontend.request(2, sector: 4) == 0)
+        #expect(try world.read(World.back("sector-size")) == "512")
+        second.kill()
+    }
+
     /// Kills the daemon, takes the volume away, puts a request on the ring and starts another daemon.
     private func loseVolume(
         _ volume: String, _ world: World, _ first: ChildProcess, _ frontend: inout Frontend
