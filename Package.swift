@@ -144,9 +144,8 @@ let package = Package(
         tests(
             of: "Daemon",
             [
-                "CXen", "Demonstration", "Descriptors", "Loopback", "SharedRing", "XenWire", "Xenstore", "xen-backctl",
-                "xen-blkbackd",
-                "xen-netbackd",
+                "BlockBackend", "CXen", "Demonstration", "Descriptors", "Loopback", "Service", "SharedRing",
+                "xen-backctl", "xen-blkbackd", "xen-netbackd", "Xenstore", "XenWire",
             ]),
         tests(of: "LiveXen", ["CXen", "Descriptors", "LiveXen", "Loopback", "SharedRing", "XenWire", "Xenstore"]),
         tests(of: "Service", ["Descriptors", "Service"]),

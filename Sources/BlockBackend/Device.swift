@@ -72,7 +72,10 @@ public final class Device: SplitDevice {
             if isFirst { log.critical("\(reason)") }
             return [PublishedKey("error", reason)]
         } catch {
-            throw DeviceFailure("cannot be served on, the guest loses it: \(error)")
+            let reason = "cannot be served on, the guest loses it: \(error)"
+            guard error is DeviceJournals.FlushFailure else { throw DeviceFailure(reason) }
+            write(.failure, reason)
+            throw DeviceFailure(reason, .device)
         }
     }
 
@@ -94,6 +97,7 @@ public final class Device: SplitDevice {
             session = try makeSession(frontend, backend, adopting: adopting)
         } catch is OtherRings {
             log.notice("the guest has made itself new rings")
+            awaitEarlierProcess()
             return try start(frontend, backend, adopting: false)
         }
         log.info("\(adopting ? "served on: " : "")\(session.summary)")
@@ -138,9 +142,33 @@ public final class Device: SplitDevice {
     /// The rings are given up: nobody is to find a journal of them.
     public func disconnect() {
         guard session != nil || postponed != nil else { return }
-        postponed = nil
         session?.stop()
+        endConnection()
+    }
+
+    private func endConnection() {
+        postponed = nil
+        awaitEarlierProcess()
+        session = nil
         removeJournals()
+    }
+
+    /// A process before this one may have been killed with writes under way that this one never came to wait for. After our
+    /// state 6 the toolstack may start another guest on the volume.
+    private func awaitEarlierProcess() {
+        do throws(Fault) {
+            if let session { return try session.fence?.wait() ?? () }
+            for place in journals.placesInUse() {
+                let descriptor = try place.open()
+                try fence(descriptor.number).wait()
+            }
+        } catch {
+            log.warning("whether an earlier process's I/O is over is not known: \(error)")
+        }
+    }
+
+    private func fence(_ descriptor: Int32) -> VolumeFence {
+        VolumeFence(descriptor, domain: identity.deviceClass.frontend, device: identity.number, host: host)
     }
 
     private func removeJournals() {
@@ -149,9 +177,7 @@ public final class Device: SplitDevice {
 
     /// Also of a connection that ended while nobody served it.
     public func closeVolume() {
-        postponed = nil
-        session = nil
-        removeJournals()
+        endConnection()
     }
 
     public var isPeerAlive: Bool { session?.isPeerAlive(on: platform) ?? (postponed != nil) }

@@ -26,9 +26,15 @@ struct DeviceJournals {
         let description: String
     }
 
+    /// An earlier process was killed before it could record that a flush had failed: nobody knows what is on the disk.
+    struct FlushFailure: Error, CustomStringConvertible {
+        let fault: Fault
+        var description: String { "a flush failed in an earlier process: \(fault)" }
+    }
+
     /// New journals for rings from which nothing was taken, in the place of all older ones. Each takes an older one's place by
     /// itself: whoever is killed meanwhile leaves journals of other rings, which is what the guest has made itself.
-    func make(_ connection: Connection, volume: String, vm: String?) throws(Fault) -> [Journal] {
+    func make(_ connection: Connection, volume: VolumeIdentity, vm: String?) throws(Fault) -> [Journal] {
         var journals: [Journal] = []
         for queue in connection.rings.indices {
             guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: true) else {
@@ -42,7 +48,7 @@ struct DeviceJournals {
     }
 
     /// Journals that an earlier process left.
-    func find(_ connection: Connection, volume: String, vm: String?) throws -> Found {
+    func find(_ connection: Connection, volume: VolumeIdentity, vm: String?) throws -> Found {
         var journals: [Journal] = []
         for queue in connection.rings.indices {
             guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: false) else {
@@ -52,25 +58,37 @@ struct DeviceJournals {
             let journal = try Journal(reading: file)
             if let difference = journal.identity.difference(from: place(vm)) { throw difference }
             if journal.identity.difference(from: ring(connection, queue)) != nil { return .otherRings }
+            if let code = journal.flushFailure { throw FlushFailure(fault: Fault("make writes durable", errno: code)) }
             try checkVolume(journal, volume)
             try checkFaults(journal, queue)
             journals.append(journal)
         }
         // Only when all of them are idle: else the other queues' journals would say another disk than this one's.
-        for queue in connection.rings.indices where journals[queue].identity["volume"] != volume {
+        for queue in connection.rings.indices where volume.difference(from: journals[queue].identity) != nil {
             let facts = facts(connection, queue, volume: volume, vm: vm)
             journals[queue] = try renew(journals[queue], queue, bytes(connection, queue), facts)
         }
         return .same(journals)
     }
 
-    /// What is in flight must not be done on another disk; with nothing in flight it may have been exchanged.
-    private func checkVolume(_ journal: Journal, _ volume: String) throws(JournalRefusal) {
-        let expected = JournalIdentity([.init("volume", volume)])
-        guard let difference = journal.identity.difference(from: expected), InFlightTable.hasOpen(journal) else {
-            return
-        }
+    /// What is in flight must not be done on another disk, nor on the same one past what is still under way to it; with
+    /// nothing in flight it may have been exchanged.
+    private func checkVolume(_ journal: Journal, _ volume: VolumeIdentity) throws(JournalRefusal) {
+        guard let difference = volume.difference(from: journal.identity), InFlightTable.hasOpen(journal) else { return }
         throw difference
+    }
+
+    /// Where something may be under way that an earlier process has started and nobody has followed.
+    func placesInUse() -> Set<VolumePlace> {
+        var places: Set<VolumePlace> = []
+        for queue in 0..<ConnectionOffer.queueRange.upperBound {
+            guard let file = try? records.journal(name(queue), bytes: nil, making: false),
+                let journal = try? Journal(reading: file), journal.identity["boot"] == records.boot,
+                InFlightTable.hasOpen(journal), let place = VolumePlace(journal.identity)
+            else { continue }
+            places.insert(place)
+        }
+        return places
     }
 
     /// The same journal with other facts, in the place of the old one.
@@ -112,9 +130,10 @@ struct DeviceJournals {
 
     // MARK: identity
 
-    private func facts(_ connection: Connection, _ queue: Int, volume: String, vm: String?) -> JournalIdentity {
-        JournalIdentity(
-            place(vm).facts + ring(connection, queue).facts + [.init("volume", volume), .init("queue", queue)])
+    private func facts(
+        _ connection: Connection, _ queue: Int, volume: VolumeIdentity, vm: String?
+    ) -> JournalIdentity {
+        JournalIdentity(place(vm).facts + ring(connection, queue).facts + volume.facts + [.init("queue", queue)])
     }
 
     /// The guest and its device. Numbers of domains are used again; what is behind `vm` is not.

@@ -54,8 +54,8 @@ public protocol DeviceRecords: AnyObject {
     func record(_ name: String) throws(Fault) -> String?
     /// Replaces a record; nil removes it.
     func setRecord(_ name: String, _ text: String?) throws(Fault)
-    /// A record that is written without a call: new, or nil if there is none.
-    func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile?
+    /// A record that is written without a call: new, or nil if there is none. `bytes` is its size, nil any that it has.
+    func journal(_ name: String, bytes: Int?, making: Bool) throws(Fault) -> MappedFile?
     /// Gives a new journal its name, as a whole: nobody finds it half made.
     func settle(_ name: String) throws(Fault)
     /// What tells this run of the host from others: records of journals do not outlive it.

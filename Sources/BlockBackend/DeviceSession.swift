@@ -12,7 +12,7 @@ final class DeviceSession {
     /// What outlives the process.
     struct Keeping {
         /// Makes or finds the queues' journals, on a volume of this identity.
-        let journals: (_ volume: String) throws -> [Journal]
+        let journals: (_ volume: VolumeIdentity) throws -> [Journal]
         /// They are an earlier process's.
         let recovers: Bool
         let device: UInt32

@@ -15,10 +15,12 @@ struct BackingFile: ~Copyable {
     /// Nil where the device has to be used: it is no loop device, it shows only a part of its file, it may be given
     /// another file (only a read-only one can, LOOP_CHANGE_FD), or the file cannot be reached from here.
     ///
+    /// Memory or descriptors that are lacking just now are no reason to serve it otherwise than an earlier process did.
+    ///
     /// - Parameters:
     ///   - device: open, and stays so: that keeps the loop device as it is.
     ///   - number: of the device, from stat(2).
-    init?(behind device: Int32, number: UInt64, direct: DirectMode) {
+    init?(behind device: Int32, number: UInt64, direct: DirectMode) throws(Fault) {
         var loop = linux_loop()
         guard unsafe linux_loop_status(device, &loop) == 0, loop.offset == 0, loop.limit == 0, loop.read_only == 0,
             let path = Self.path(number)
@@ -28,6 +30,7 @@ struct BackingFile: ~Copyable {
         guard unsafe stat(path, &status) == 0, Self.isFile(status, loop) else { return nil }
         let isDirect = direct == .on || direct == .auto && loop.direct != 0
         let opened = unsafe linux_open(path, O_RDWR | (isDirect ? linux_o_direct : 0), 0)
+        if [ENOMEM, EMFILE, ENFILE].contains(-opened) { throw Fault("open \(path)", errno: -opened) }
         guard opened >= 0 else { return nil }
         let descriptor = OwnedDescriptor(owning: opened)
         // What dom0 wrote to the device is in its page cache.

@@ -81,6 +81,8 @@ extension QueueCore {
     /// for good, and the kernel has dropped the dirty state, so trying again could claim a false success.
     private mutating func flushFailed(_ index: UInt16, _ code: Int32) {
         _ = index  // The request stays open for good.
+        // The device's own record of it is written only when the control thread comes to it.
+        journal?.noteFlushFailure(code)
         become(.failed(Fault("make writes durable", errno: code)))
     }
 

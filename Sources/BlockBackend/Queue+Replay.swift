@@ -90,7 +90,9 @@ extension QueueCore {
     private mutating func condemn(_ index: UInt16) {
         let operation = unsafe BlockRequest.echoedOperation(inFlight.request(index))
         switch BlockOperation(rawValue: operation) {
-        case .flush, .barrier: become(.failed(Fault("make writes durable: processes have ended for it", errno: EIO)))
+        case .flush, .barrier:
+            journal?.noteFlushFailure(EIO)
+            become(.failed(Fault("make writes durable: processes have ended for it", errno: EIO)))
         case .read, .write, .discard, nil: answer(index, operation: operation, status: .error)
         }
     }

@@ -102,12 +102,11 @@ public final class Volume: Sendable {
     }
 
     /// What tells it from other volumes of this host, while the host is up: a path may lead to another one later.
-    public func identity() throws(Fault) -> String {
-        guard kind != .null else { return "null" }
-        var status = stat()
-        // `status` lives for the call.
-        guard unsafe fstat(descriptor, &status) == 0 else { throw Fault("examine \(name)", errno: errno) }
-        return kind == .blockDevice ? "device \(status.st_rdev)" : "file \(status.st_ino) on \(status.st_dev)"
+    func identity() throws(Fault) -> VolumeIdentity {
+        guard kind != .null else { return VolumeIdentity(volume: "null", data: "null", path: "") }
+        return VolumeIdentity(
+            volume: try VolumeIdentity.name(of: descriptor), data: try VolumeIdentity.name(of: data),
+            path: VolumeIdentity.path(of: data))
     }
 
     /// Bytes that must be changed by one request at a time, a power of two: of what is read, modified and written back.

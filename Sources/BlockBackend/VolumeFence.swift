@@ -1,5 +1,6 @@
 internal import CLinux
 public import Descriptors
+internal import Glibc
 internal import Synchronization
 public import XenWire
 
@@ -37,6 +38,11 @@ public final class VolumeFence: Sendable {
         _ = end.compareExchange(expected: 0, desired: now, ordering: .relaxed)
         hasPassed.store(true, ordering: .releasing)
         return true
+    }
+
+    /// Returns when no operation of an earlier process is under way.
+    func wait() throws(Fault) {
+        while try !pass() { usleep(1000) }
     }
 
     /// Nanoseconds for which an earlier process's operations were waited for; nil while they still are.

@@ -66,13 +66,19 @@ struct VolumeOpening {
         guard number >= 0 else { throw failure("cannot be opened", -number) }
         let descriptor = OwnedDescriptor(owning: number)
         try check(descriptor, is: kind)
-        return finished(descriptor, isDirect: direct >= 0)
+        do throws(Fault) {
+            return try finished(descriptor, isDirect: direct >= 0)
+        } catch {
+            throw VolumeError(name, "is a loop device whose file cannot be opened: \(error)")
+        }
     }
 
-    private func finished(_ descriptor: consuming OwnedDescriptor, isDirect: Bool) -> OpenedVolume {
+    private func finished(
+        _ descriptor: consuming OwnedDescriptor, isDirect: Bool
+    ) throws(Fault) -> OpenedVolume {
         var status = stat()
         guard options.loopFiles, !options.isReadOnly, unsafe fstat(descriptor.number, &status) == 0,
-            let backing = BackingFile(
+            let backing = try BackingFile(
                 behind: descriptor.number, number: UInt64(status.st_rdev), direct: options.direct)
         else { return OpenedVolume(descriptor: descriptor, isDirect: isDirect, backing: nil) }
         let isDirect = backing.isDirect

@@ -7,7 +7,8 @@ internal import Glibc
 /// belongs to the ring's thread (`InFlightTable`, or a network queue's records).
 ///
 ///     0    magic u64, stored last | format u32 | bytes of the identity u32 | checksum of the identity u64
-///     64   faults u32 | entry that is done alone u32, plus 1 | entry whose fault was its own u32, plus 1
+///     64   faults u32 | entry that is done alone u32, plus 1 | entry whose fault was its own u32, plus 1 | errno of a failed
+///          flush u32
 ///     128  the identity, text
 ///     4096 the body
 ///
@@ -116,6 +117,18 @@ extension Journal {
         unsafe linux_record_faults(journal.map { unsafe $0.faultRecord.assumingMemoryBound(to: UInt32.self) })
         body()
         linux_record_faults(nil)
+    }
+
+    /// The errno with which the volume failed to make writes durable; nil if it never did. The kernel says it once: whoever
+    /// flushes again, through another open file, may be told that all is well.
+    public var flushFailure: Int32? {
+        let code = unsafe xen_load_relaxed(faultRecord + 12)
+        return code == 0 ? nil : Int32(truncatingIfNeeded: code)
+    }
+
+    /// No later process is to try it again.
+    public func noteFlushFailure(_ code: Int32) {
+        unsafe xen_store_release(faultRecord + 12, UInt32(truncatingIfNeeded: code))
     }
 
     /// All of the backlog was answered.

@@ -59,9 +59,9 @@ private final class RecordFiles: DeviceRecords {
         if let text { try state.replace(name, with: text) } else { try state.remove(name) }
     }
 
-    func journal(_ name: String, bytes: Int, making: Bool) throws(Fault) -> MappedFile? {
+    func journal(_ name: String, bytes: Int?, making: Bool) throws(Fault) -> MappedFile? {
         making
-            ? try MappedFile(creating: state.path(of: name + ".new"), bytes: bytes)
+            ? try MappedFile(creating: state.path(of: name + ".new"), bytes: bytes ?? 0)
             : try MappedFile(opening: state.path(of: name), bytes: bytes)
     }
 

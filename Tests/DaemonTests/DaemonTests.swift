@@ -1,6 +1,8 @@
+import BlockBackend
 import Descriptors
 import Foundation
 import Loopback
+import Service
 import Testing
 
 /// The daemon as its own process, from creation to removal, with a toolstack and a frontend around it.
@@ -200,6 +202,65 @@ struct DaemonTests {
         second.kill()
     }
 
+    /// What a dead process holds as long as its writes are under way.
+    private func holdFence(_ volume: Volume) throws -> VolumeFence {
+        let host = BootIdentity.current.utf8.reduce(UInt16(0)) { ($0 &* 31) &+ UInt16($1) }
+        let fence = VolumeFence(volume.data, domain: World.domain, device: 51712, host: host)
+        while try !fence.pass() { usleep(1000) }
+        return fence
+    }
+
+    /// After 6 the toolstack may start another guest on the volume.
+    @Test(arguments: [true, false])
+    func `a disk has not closed before a dead process's writes are over`(isFollowed: Bool) throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let path = try world.makeVolume(sectors: 64)
+        var frontend = try world.connect(path)
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        var volume: Volume? = try Volume(path)
+        let held = try holdFence(#require(volume))
+        if !isFollowed {
+            try markTaken(world)
+            try world.write([World.front("state"): "6"])
+        }
+        let second = try world.startDaemon()
+        defer { second.kill() }
+        if isFollowed {
+            #expect(try world.eventually { try world.status?.contains("\"fence_wait_ns\":null") == true })
+            try world.write([World.front("state"): "5"])
+            try world.write([World.front("state"): "6"])
+        }
+        usleep(1_500_000)
+        #expect(try world.read(World.back("state")) != "6")
+        withExtendedLifetime(held) { volume = nil }
+        #expect(try world.waitForState("6"))
+    }
+
+    @Test func `a failed flush that was not recorded is not tried again`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        try write([UInt8(EIO), 0, 0, 0], at: 64 + 12, world)
+        let second = try world.startDaemon()
+        #expect(try world.waitForState("5"))
+        #expect(try world.read(World.back("error"))?.contains("make writes durable: Input/output error") == true)
+        second.kill()
+        _ = second.wait()
+        let third = try world.startDaemon()
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        try world.write([World.front("state"): "1"])
+        usleep(200_000)
+        #expect(try world.read(World.back("state")) == "6", "it failed for good")
+        third.kill()
+    }
+
     /// Kills the daemon, takes the volume away, puts a request on the ring and starts another daemon.
     private func loseVolume(
         _ volume: String, _ world: World, _ first: ChildProcess, _ frontend: inout Frontend
@@ -248,10 +309,12 @@ struct DaemonTests {
     }
 
     /// As if the process had been killed between F2 and an answer: the next free entry is in flight.
-    private func markTaken(_ world: World) throws {
+    private func markTaken(_ world: World) throws { try write([9, 0, 0, 0, 0, 0, 0, 0], at: 4096 + 128, world) }
+
+    private func write(_ bytes: [UInt8], at offset: UInt64, _ world: World) throws {
         let journal = try FileHandle(forUpdating: URL(fileURLWithPath: "\(world.directory)/state/vbd-5.51712.queue0"))
-        try journal.seek(toOffset: 4096 + 128)
-        try journal.write(contentsOf: Data([9, 0, 0, 0, 0, 0, 0, 0]))
+        try journal.seek(toOffset: offset)
+        try journal.write(contentsOf: Data(bytes))
     }
 
     /// What is done to the journal, and what the next process says of it.

@@ -25,6 +25,15 @@ import XenWire
             Issue.record("condition \(backend.queue.condition)")
             return
         }
+        #expect(queue.journal.flushFailure == EIO)
+    }
+
+    /// The next process must know it even if this one was killed before it could say so.
+    @Test func aFailedFlushIsInTheJournal() throws {
+        let queue = try FaultyQueue(RawRequest(operation: 3, identifier: 77), synchronizeError: ENOSPC)
+        #expect(queue.answers().isEmpty)
+        #expect(queue.journal.flushFailure == ENOSPC)
+        #expect(try FaultyQueue(RawRequest(operation: 3, identifier: 78)).journal.flushFailure == nil)
     }
 }
 
@@ -34,9 +43,10 @@ private final class FaultyQueue {
     private let platform = ModelPlatform()
     private let simulation = Simulation(seed: 1)
     private let scenario = Scenario(name: "faulty", mix: .init(barrier: 1))
-    private let journal: Journal
+    let journal: Journal
 
-    init(_ request: RawRequest) throws {
+    /// - Parameter synchronizeError: with which the volume refuses to make writes durable; there is no fault then.
+    init(_ request: RawRequest, synchronizeError: Int32? = nil) throws {
         let domain = try platform.createDomain(DomainID(7), pages: 16, references: 16)
         ring = try GuestRing(domain, abi: .native, pages: 1, startingAt: 0)
         let path = "/dev/shm/xen-condemned-\(getpid())-\(request.operation)"
@@ -49,18 +59,27 @@ private final class FaultyQueue {
         }
         ring.put(request)
         ring.publish()
-        try endFirstProcess()
+        try endFirstProcess(synchronizeError)
     }
 
-    private func endFirstProcess() throws {
+    private func endFirstProcess(_ synchronizeError: Int32?) throws {
         var scenario = scenario
         scenario.firstIndex = 0
+        let disk = try Disk(scenario)
+        disk.volume.synchronizeError = synchronizeError
         let backend = try Backend(
-            scenario, ring, of: DomainID(7), Disk(scenario), platform, simulation, journal: journal)
+            scenario, ring, of: DomainID(7), disk, platform, simulation, journal: journal)
         serve(backend)
+        guard synchronizeError == nil else { return endOperations(backend) }
         // Three words: faults, the entry that is done alone, the entry whose fault it was; the first one taken is 0.
         let words = unsafe journal.faultRecord.assumingMemoryBound(to: UInt32.self)
         for (index, word) in [UInt32(3), 1, 1].enumerated() { unsafe words[index] = word }
+    }
+
+    private func endOperations(_ backend: Backend) {
+        var random = SeededRandom(seed: 1)
+        while backend.engine.isBusy { backend.engine.step(&random) }
+        serve(backend)
     }
 
     func recover() throws -> Backend {
