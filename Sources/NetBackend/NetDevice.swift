@@ -30,7 +30,6 @@ public final class NetDevice: SplitDevice {
     private var control: ControlThread?
     private var policy = SharedReceivePolicy()
     private var conditions: [NetCondition] = []
-    private var isSuspended = false
     private let limit = RateLimit()
 
     /// Makes the TAP device, down: it must be there before the toolstack's script is told of the interface (state 2), and
@@ -97,8 +96,9 @@ public final class NetDevice: SplitDevice {
         func take() { _ = linux_eventfd_take(event.number) }
     }
 
-    deinit {
-        guard !isSuspended, case .success(let means) = means else { return }
+    /// Not when the value ends: processes end, and fail, beside interfaces that no script is run for again.
+    public func discard() {
+        guard case .success(let means) = means else { return }
         do throws(Fault) {
             try means.tap.setPersistent(false)
             KeptQueues(of: identity.number, records).forget(means.tap.queues.count)
@@ -316,10 +316,7 @@ public final class NetDevice: SplitDevice {
         return "\(connection.queues.count) queues with \(split) each, \(connection.scatters ? "" : "no ")scatter-gather"
     }
 
-    public func suspend() {
-        isSuspended = true
-        stopQueues()
-    }
+    public func suspend() { stopQueues() }
 
     public func disconnect() {
         stopQueues()

@@ -83,10 +83,14 @@ public protocol SplitDevice: AnyObject {
     var recordedFailure: String? { get }
     /// The device is another one now, or gone.
     func forgetFailure()
+    /// The device is gone for good: what it has in the host goes too. A process that ends leaves that as it is, whatever
+    /// state the device is in.
+    func discard()
 }
 
 extension SplitDevice {
     public var liveBackendKeys: [String] { [] }
     public var liveFrontendKeys: [String] { [] }
     public func update(_ keys: LiveKeys) throws(DeviceFailure) {}
+    public func discard() {}
 }

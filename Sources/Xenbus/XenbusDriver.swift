@@ -37,7 +37,7 @@ public final class XenbusDriver {
     private struct ServedDevice {
         let identity: DeviceIdentity
         let device: any SplitDevice
-        let frontendWatches: [XenstoreWatch]
+        var frontendWatches: [XenstoreWatch] = []
         var state: DeviceState
     }
 
@@ -173,7 +173,7 @@ public final class XenbusDriver {
 
     private func addIfPresent(_ identity: DeviceIdentity) throws(XenstoreError) {
         guard try isPresent(identity) else { return }
-        if let holder = holder(identity) { leave(identity, to: holder) } else { try add(identity) }
+        if let holder = holder(identity) { leave(identity, to: holder) } else { add(identity) }
     }
 
     /// Somebody else serves the device: nothing of it is touched.
@@ -183,20 +183,25 @@ public final class XenbusDriver {
         log.error("not served: \(holder)", metadata: ["device": "\(identity)"])
     }
 
-    private func add(_ identity: DeviceIdentity) throws(XenstoreError) {
+    private func add(_ identity: DeviceIdentity) {
         hasSeen = true
         pending.insert(identity)
         let device = makeDevice(identity)
-        var watches: [XenstoreWatch] = []
-        for key in ["state"] + device.liveFrontendKeys {
-            watches.append(try client.watch(identity.frontendPath.appending(key)))
-        }
-        devices[identity] = ServedDevice(
-            identity: identity, device: device, frontendWatches: watches, state: DeviceState())
+        devices[identity] = ServedDevice(identity: identity, device: device, state: DeviceState())
         log.info("device appeared", metadata: ["device": "\(identity)"])
         if let reason = device.recordedFailure {
             devices[identity]?.state = Lifecycle.step(DeviceState(), .failed(reason, .device)).0
             log.error("not served, it failed earlier: \(reason)", metadata: ["device": "\(identity)"])
+        }
+    }
+
+    /// Before the first look. What the server refuses is tried again with a later one: the device itself, which has taken
+    /// what an earlier process left, can be made only once.
+    private func watchFrontend(_ identity: DeviceIdentity) throws(XenstoreError) {
+        guard let served = devices[identity] else { return }
+        let keys = ["state"] + served.device.liveFrontendKeys
+        for key in keys.dropFirst(served.frontendWatches.count) {
+            devices[identity]?.frontendWatches.append(try client.watch(identity.frontendPath.appending(key)))
         }
     }
 
@@ -239,7 +244,12 @@ public final class XenbusDriver {
 
     private func reconcile(_ identities: ArraySlice<DeviceIdentity>) throws(XenstoreError) {
         var ours: [DeviceIdentity] = []
-        for identity in identities where try isStillOurs(identity) { ours.append(identity) }
+        for identity in identities where try isStillOurs(identity) {
+            try attempt(identity) { () throws(XenstoreError) in
+                try watchFrontend(identity)
+                ours.append(identity)
+            }
+        }
         var publications: [(identity: DeviceIdentity, content: Publication)] = []
         for (identity, now) in try observe(ours[...]) {
             try attempt(identity) { () throws(XenstoreError) in
@@ -371,7 +381,10 @@ public final class XenbusDriver {
         case .update(let keys): return update(served.device, keys)
         case .disconnect: served.device.disconnect()
         case .closeVolume: served.device.closeVolume()
-        case .absolve, .forget: served.device.forgetFailure()
+        case .absolve: served.device.forgetFailure()
+        case .forget:
+            served.device.forgetFailure()
+            served.device.discard()
         }
         return nil
     }

@@ -96,6 +96,28 @@ struct NetDaemonTests {
         #expect(try world.ping(front, host, payload: 100) != nil)
         second.kill()
     }
+
+    /// What a script has done is not done again: libxl runs it once.
+    @Test(arguments: ["2", "5", "6"])
+    func `a daemon that is told to end leaves the TAP device of an interface that is not connected`(
+        state: String
+    ) throws {
+        let world = try NetWorld()
+        let first = try world.startDaemon()
+        try world.createInterface()
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        _ = try world.inNamespace("ip link add br0 type bridge && ip link set vif5.0 master br0")
+        if state != "2" { try world.base.write([NetWorld.front("state"): state]) }
+        #expect(try world.base.wait(NetWorld.back("state"), state))
+        let before = try world.inNamespace("ip -o link show vif5.0")
+        first.signal(SIGTERM)
+        #expect(first.wait() == .exited(0))
+        #expect(try world.inNamespace("ip -o link show vif5.0") == before)
+        let second = try world.startDaemon()
+        try world.base.remove("/local/domain/0/backend/vif/5")
+        #expect(try world.base.eventually { try !world.inNamespace("ip -o link").contains("vif5.0") })
+        second.kill()
+    }
 }
 
 /// A world with a namespace that outlives the daemons in it.

@@ -54,6 +54,7 @@ private final class RecordingDevice: SplitDevice {
         return news
     }
     func forgetFailure() { recordedFailure = nil }
+    func discard() { calls.append("discard") }
 }
 
 /// Counts how often the client waits for the server: once for all requests that it sends together.
@@ -298,7 +299,7 @@ struct DriverTests {
         let world = try World()
         try world.connect()
         try world.remove("/local/domain/0/backend/vbd/7")
-        #expect(try world.device().calls == ["disconnect", "close"])
+        #expect(try world.device().calls == ["disconnect", "close", "discard"])
         #expect(try world.toolstack.directory(XenstorePath("/local/domain/0/backend/vbd")) == [])
         #expect(world.driver.isFinished)
     }
@@ -401,7 +402,7 @@ struct DriverTests {
         #expect(try world.device().calls.isEmpty)
         try world.device().isPeerAlive = false
         try world.settle()
-        #expect(try world.device().calls == ["disconnect", "close"])
+        #expect(try world.device().calls == ["disconnect", "close", "discard"])
         #expect(world.driver.isFinished)
     }
 
@@ -412,7 +413,7 @@ struct DriverTests {
         world.driver.noteReconnection()
         try world.toolstack.remove(XenstorePath(World.front("", 51712)))
         try world.remove(World.back("", 51712))
-        #expect(try world.device(51712).calls == ["disconnect", "close"])
+        #expect(try world.device(51712).calls == ["disconnect", "close", "discard"])
         #expect(try world.device(51728).calls.isEmpty)
         // Seen again, so a later removal counts at once.
         try world.toolstack.remove(XenstorePath("/local/domain/7"))
@@ -480,6 +481,18 @@ struct DriverTests {
         try world.remove(World.back("rate"))
         #expect(try world.device().calls == ["update rate=1", "update "])
         #expect(try world.state() == "4")
+    }
+
+    /// It may have taken what an earlier process left, which is there once.
+    @Test func `a device whose watch is refused is made once, and watched later`() throws {
+        let world = try World(liveKeys: [String(repeating: "x", count: 5000)])
+        try world.create()
+        let device = try world.device()
+        #expect(try world.state() == "1")
+        device.liveFrontendKeys = []
+        try world.settle()
+        #expect(try world.state() == "2")
+        #expect(try world.device() === device)
     }
 
     @Test func `suspending writes nothing`() throws {
