@@ -104,6 +104,22 @@ int linux_tap_name(int fd, uint8_t *name)
     return code;
 }
 
+// drivers/net/tun.c, tun_get_drvinfo
+int linux_tap_name_of(int index, uint8_t *name)
+{
+    struct ifreq request;
+    struct ethtool_drvinfo driver = {.cmd = ETHTOOL_GDRVINFO};
+    int code = linux_interface_name(index, &request);
+    if (code < 0)
+        return code;
+    memcpy(name, request.ifr_name, sizeof request.ifr_name);
+    request.ifr_data = (void *)&driver;
+    code = linux_interface_call(SIOCETHTOOL, &request);
+    if (code < 0)
+        return code == -EOPNOTSUPP ? -EBADFD : code;
+    return strcmp(driver.driver, "tun") == 0 && strcmp(driver.bus_info, "tap") == 0 ? 0 : -EBADFD;
+}
+
 int linux_tap_index(int fd)
 {
     struct ifreq request;

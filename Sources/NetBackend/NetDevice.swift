@@ -58,8 +58,11 @@ public final class NetDevice: SplitDevice {
         // What is connected stays as it was agreed, whatever is offered to others now.
         served = left > 0 ? NetOffer() : offer
         means = Result { () throws(Fault) in
-            try journals.note(device: true)
-            return try Means(identity, queues: max(offer.queues, left), isConnected: left > 0, records)
+            try journals.noteDevice()
+            let means = try Means(
+                journals.deviceName, identity.number, queues: max(offer.queues, left), isConnected: left > 0, records)
+            try journals.note(device: means.tap.index)
+            return means
         }
     }
 
@@ -69,14 +72,12 @@ public final class NetDevice: SplitDevice {
         let attention: Attention
 
         init(
-            _ identity: DeviceIdentity, queues: Int, isConnected: Bool, _ records: any InterfaceRecords
+            _ name: String, _ number: UInt32, queues: Int, isConnected: Bool, _ records: any InterfaceRecords
         ) throws(Fault) {
             attention = try Attention()
-            let kept = KeptQueues(of: identity.number, records)
+            let kept = KeptQueues(of: number, records)
             let left = kept.take()
-            tap = try TapDevice(
-                "vif\(identity.deviceClass.frontend).\(identity.number)", queues: queues, keepsCarrier: isConnected,
-                left: left)
+            tap = try TapDevice(name, queues: queues, keepsCarrier: isConnected, left: left)
             try tap.setPersistent(true)
             // What the guest does not take is done here.
             try tap.setOffloads([.checksum, .segmentationV4, .segmentationV6])
@@ -102,7 +103,7 @@ public final class NetDevice: SplitDevice {
         do throws(Fault) {
             try means.tap.setPersistent(false)
             KeptQueues(of: identity.number, records).forget(means.tap.queues.count)
-            try journals.note(device: false)
+            try journals.forgetDevice()
         } catch {
             log.warning("\(error)")
         }
@@ -113,6 +114,16 @@ public final class NetDevice: SplitDevice {
 
     /// Names under which descriptors of interface `number` may have been left.
     public static func descriptorNames(of number: UInt32) -> [String] { KeptQueues.names(of: number) }
+
+    /// What the TAP device of an interface that is gone is called now, which a script may have renamed.
+    ///
+    /// - Parameter record: what the record `tapRecordName` says.
+    public static func deviceName(_ domain: UInt16, _ number: UInt32, record: String?, boot: String) -> String {
+        TapRecord.name(in: record, boot: boot, otherwise: "vif\(domain).\(number)")
+    }
+
+    /// The record that says that there is a TAP device, and which.
+    public static func tapRecordName(of number: UInt32) -> String { "\(number).tap" }
 
     // MARK: keys
 

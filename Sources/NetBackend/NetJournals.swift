@@ -12,8 +12,10 @@ public protocol InterfaceRecords: AnyObject {
     func settle(_ name: String) throws(Fault)
     /// There is such a record.
     func hasRecord(_ name: String) -> Bool
-    /// An empty record that is there, or none.
-    func setRecord(_ name: String, _ isThere: Bool) throws(Fault)
+    /// What a short record says; nil if there is none, or it cannot be read.
+    func record(_ name: String) -> String?
+    /// Replaces it as a whole; nil: there is none any more.
+    func setRecord(_ name: String, _ text: String?) throws(Fault)
     /// What an earlier process has left with whoever starts this program, once.
     func take(descriptor name: String) -> OwnedDescriptor?
     /// Leaves a descriptor for the next process, if there is somebody to leave it with.
@@ -62,8 +64,31 @@ package struct NetJournals {
     /// The queues that an earlier process has served, and left.
     var left: Int { NetOffer.queueRange.prefix { records.hasRecord(queueName($0 - 1)) }.count }
 
-    /// Says that there is a TAP device that outlives the process, or that there is none any more.
-    func note(device isThere: Bool) throws(Fault) { try records.setRecord("\(identity.number).tap", isThere) }
+    // MARK: the TAP device
+
+    /// Says that there may be a TAP device that outlives the process. What is known of it stays.
+    func noteDevice() throws(Fault) {
+        if !records.hasRecord(tapName) { try records.setRecord(tapName, "") }
+    }
+
+    /// Says which one.
+    func note(device index: Int32) throws(Fault) {
+        try records.setRecord(tapName, TapRecord.text(index, boot: records.boot))
+    }
+
+    /// There is none any more.
+    func forgetDevice() throws(Fault) { try records.setRecord(tapName, nil) }
+
+    /// What the device is called, or is to be called.
+    var deviceName: String {
+        TapRecord.name(
+            in: records.record(tapName), boot: records.boot,
+            otherwise: "vif\(identity.deviceClass.frontend).\(identity.number)")
+    }
+
+    private var tapName: String { "\(identity.number).tap" }
+
+    // MARK: connections
 
     /// New journals for rings from which nothing was taken, in the place of all older ones. Each takes an older one's place by
     /// itself: a guest that has made itself new rings is recognised by whatever journals there are.
@@ -124,12 +149,12 @@ package struct NetJournals {
 
     /// Whoever comes later finds none.
     func remove() throws(Fault) {
-        try records.setRecord(policyName, false)
+        try records.setRecord(policyName, nil)
         try remove(from: 0)
     }
 
     private func remove(from first: Int) throws(Fault) {
-        for queue in first..<NetOffer.queueRange.upperBound { try records.setRecord(queueName(queue), false) }
+        for queue in first..<NetOffer.queueRange.upperBound { try records.setRecord(queueName(queue), nil) }
     }
 
     private var policyName: String { "\(identity.number).policy" }

@@ -28,6 +28,13 @@ public final class TapDevice: Sendable {
         private let descriptor: OwnedDescriptor
         public init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
         public var number: Int32 { descriptor.number }
+
+        /// Its device goes with the last descriptor, whatever a script calls it now. Nothing happens to what is no queue.
+        public func letDeviceGo() {
+            guard linux_tap_index(number) > 0 else { return }
+            // Nothing about a queue of ours can be refused.
+            _ = linux_tap_set_persistent(number, 0)
+        }
     }
 
     /// Makes the device, down and without carrier, or takes over a persistent one of that name that nobody serves.
@@ -78,6 +85,15 @@ public final class TapDevice: Sendable {
         return String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
     }
 
+    /// What the TAP device of this number is called now; nil if there is none, or the number is another kind of
+    /// interface's.
+    public static func name(ofIndex index: Int32) -> String? {
+        var name = [UInt8](repeating: 0, count: 16)
+        // `name` has IFNAMSIZ bytes.
+        guard index > 0, unsafe linux_tap_name_of(index, &name) == 0 else { return nil }
+        return String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
+    }
+
     /// A process that was killed is gone before its io_uring is, and that has the device's queues: frames would go to them, and
     /// ours would not be the first.
     private static func awaitEnd(of name: String) {
@@ -96,10 +112,10 @@ public final class TapDevice: Sendable {
             unsafe linux_tap_set_address(queues[0].number, address), "set the address of \(name)")
     }
 
-    /// Takes away a device that was left behind, if there is one.
+    /// Takes away a device that was left behind, if there is one. An interface of another kind is none of ours.
     public static func remove(_ name: String) throws(Fault) {
         // Only reads the name.
-        guard unsafe linux_interface_index(name) > 0 else { return }
+        guard unsafe Self.name(ofIndex: linux_interface_index(name)) != nil else { return }
         let left = try TapDevice(name, queues: 1)
         try left.setPersistent(false)
     }

@@ -63,13 +63,17 @@ struct Leftovers {
     /// A TAP device is there as long as somebody has a queue of it.
     private func forgetQueues(of number: UInt32) {
         let left = heritage.descriptors.names.filter { NetDevice.descriptorNames(of: number).contains($0) }
-        for name in left { _ = heritage.descriptors.take(name) }
+        for name in left {
+            // Ours may be the only handle on a device that a script has renamed.
+            if let queue = heritage.descriptors.take(name) { TapDevice.OwnedQueue(queue).letDeviceGo() }
+        }
         heritage.manager.forget(left)
     }
 
     private func remove(_ owner: DomainID, _ number: UInt32, _ files: StateDirectory) {
-        let device = "vif\(owner).\(number)"
         do throws(Fault) {
+            let record = try files.read(NetDevice.tapRecordName(of: number))
+            let device = NetDevice.deviceName(owner.rawValue, number, record: record, boot: BootIdentity.current)
             try TapDevice.remove(device)
             for suffix in NetDevice.recordNames(of: number) { try files.remove(suffix) }
             log.notice("\(device) was left behind: it is removed")

@@ -78,8 +78,12 @@ private final class Records: InterfaceRecords {
 
     func hasRecord(_ name: String) -> Bool { state.has(name) }
 
-    func setRecord(_ name: String, _ isThere: Bool) throws(Fault) {
-        if isThere { try state.replace(name, with: "") } else { try state.remove(name) }
+    func record(_ name: String) -> String? {
+        do throws(Fault) { return try state.read(name) } catch { return nil }
+    }
+
+    func setRecord(_ name: String, _ text: String?) throws(Fault) {
+        if let text { try state.replace(name, with: text) } else { try state.remove(name) }
     }
 
     func settle(_ name: String) throws(Fault) { try state.rename(name + ".new", name) }

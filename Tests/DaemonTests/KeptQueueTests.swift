@@ -135,4 +135,17 @@ struct KeptQueueTests {
         #expect(try world.base.eventually { try !world.inNamespace("ip -o link show").contains("vif5.0") })
         #expect(keeper.store.names.isEmpty)
     }
+
+    /// The queues are the only handle on it: a record that an older version has made does not say its number.
+    @Test func `a renamed interface that goes while there is no process takes its device along`() throws {
+        let stage = try Stage()
+        let (world, keeper) = (stage.world, stage.keeper)
+        _ = try world.inNamespace("ip link set vif5.0 down && ip link set vif5.0 name uplink")
+        try stage.replaceDaemon(SIGKILL) {
+            try world.base.remove("/local/domain/0/backend/vif/5")
+            try Data().write(to: URL(fileURLWithPath: world.base.directory + "/state/vif-5.0.tap"))
+        }
+        #expect(try world.base.eventually { try !world.inNamespace("ip -o link show").contains("uplink") })
+        #expect(keeper.store.names.isEmpty)
+    }
 }

@@ -118,6 +118,46 @@ struct NetDaemonTests {
         #expect(try world.base.eventually { try !world.inNamespace("ip -o link").contains("vif5.0") })
         second.kill()
     }
+
+    /// `vifname=`, with nobody who keeps the device's queues.
+    @Test(arguments: [SIGTERM, SIGKILL])
+    func `an interface that a script has renamed is served on by a process that was left no queues`(
+        signal: Int32
+    ) throws {
+        let world = try NetWorld()
+        let first = try world.startDaemon()
+        try world.createInterface()
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        _ = try world.inNamespace(
+            "ip link set vif5.0 name uplink && ip addr add 10.9.0.1/24 dev uplink && ip link set uplink up")
+        try world.plugIn()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        #expect(try world.resolve(front) != nil)
+        first.signal(signal)
+        _ = first.wait()
+        let second = try world.startDaemon()
+        #expect(try world.resolve(front) != nil)
+        #expect(try !world.inNamespace("ip -o link").contains("vif5.0"))
+        second.kill()
+    }
+
+    @Test(arguments: [5, 6])
+    func `a renamed device of an interface that went while nobody served it is removed`(domain: Int) throws {
+        let world = try NetWorld()
+        let first = try world.startDaemon()
+        try world.createInterface()
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        _ = try world.inNamespace("ip link set vif5.0 name uplink")
+        first.kill()
+        _ = first.wait()
+        try world.base.remove("/local/domain/0/backend/vif/5")
+        let second = try world.startDaemon(domain: domain)
+        #expect(try world.base.eventually { try !world.inNamespace("ip -o link").contains("uplink") })
+        let record = world.base.directory + "/state/vif-5.0.tap"
+        #expect(try world.base.eventually { !FileManager.default.fileExists(atPath: record) })
+        second.kill()
+    }
 }
 
 /// A world with a namespace that outlives the daemons in it.

@@ -107,7 +107,8 @@ private final class Records: InterfaceRecords {
 
     func settle(_ name: String) {}
     func hasRecord(_ name: String) -> Bool { files[name] != nil }
-    func setRecord(_ name: String, _ isThere: Bool) {}
+    func record(_ name: String) -> String? { nil }
+    func setRecord(_ name: String, _ text: String?) {}
     func take(descriptor name: String) -> OwnedDescriptor? { nil }
     func keep(_ descriptor: Int32, as name: String) {}
     func forget(descriptors names: [String]) {}

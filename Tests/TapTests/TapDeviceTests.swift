@@ -32,4 +32,14 @@ struct TapDeviceTests {
             try after.setPersistent(false)
         }
     }
+
+    @Test func `a device is found by its number after it was renamed, and nothing else is`() throws {
+        try Isolation.run {
+            let device = try TapDevice("vif5.0", queues: 2)
+            #expect(TapDevice.name(ofIndex: device.index) == "vif5.0")
+            #expect(TapDevice.name(ofIndex: 1) == nil, "the loopback interface")
+            #expect(TapDevice.name(ofIndex: device.index + 1) == nil)
+            #expect(TapDevice.name(ofIndex: 0) == nil)
+        }
+    }
 }

@@ -22,6 +22,8 @@ int linux_tap_set_attached(int fd, int attached);
 int linux_tap_set_persistent(int fd, int persistent);
 /// The interface's name as it is now, 16 bytes; 0 or -errno.
 int linux_tap_name(int fd, uint8_t *name);
+/// What the TAP device of this number is called now, 16 bytes; 0 or -errno, -EBADFD of an interface of another kind.
+int linux_tap_name_of(int index, uint8_t *name);
 /// The interface's number, also after it was renamed; or -errno, -EBADFD of what is no queue like ours.
 int linux_tap_index(int fd);
 /// Sets a hardware address, six bytes; 0 or -errno.
