@@ -37,6 +37,6 @@ struct KeptQueues {
         for (name, queue) in zip(names, queues).dropFirst(count) { records.keep(queue.number, as: name) }
     }
 
-    /// The device goes.
-    func forget(_ count: Int) { records.forget(descriptors: Array(names.prefix(count))) }
+    /// The device goes. All names: another process may have left more than this one has.
+    func forget() { records.forget(descriptors: names) }
 }

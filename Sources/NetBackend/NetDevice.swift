@@ -98,15 +98,27 @@ public final class NetDevice: SplitDevice {
     }
 
     /// Not when the value ends: processes end, and fail, beside interfaces that no script is run for again.
+    ///
+    /// The kept queues first, whatever else fails: the device stays as long as somebody has one, and means that could not be
+    /// had may have taken them.
     public func discard() {
-        guard case .success(let means) = means else { return }
-        do throws(Fault) {
-            try means.tap.setPersistent(false)
-            KeptQueues(of: identity.number, records).forget(means.tap.queues.count)
+        KeptQueues(of: identity.number, records).forget()
+        attempt { () throws(Fault) in
+            try removeDevice()
+            // Else the next process finds the record, and tries again.
             try journals.forgetDevice()
-        } catch {
-            log.warning("\(error)")
         }
+    }
+
+    private func removeDevice() throws(Fault) {
+        switch means {
+        case .success(let means): try means.tap.setPersistent(false)
+        case .failure: try TapDevice.remove(journals.deviceName)
+        }
+    }
+
+    private func attempt(_ step: () throws(Fault) -> Void) {
+        do throws(Fault) { try step() } catch { log.warning("\(error)") }
     }
 
     /// The records of interface `number`.
@@ -334,13 +346,9 @@ public final class NetDevice: SplitDevice {
         connection = nil
         served = offer
         guard case .success(let means) = means else { return }
-        do throws(Fault) {
-            try journals.remove()
-            try means.tap.setCarrier(false)
-            try means.tap.resetSteering()
-        } catch {
-            log.warning("\(error)")
-        }
+        attempt { () throws(Fault) in try journals.remove() }
+        attempt { () throws(Fault) in try means.tap.setCarrier(false) }
+        attempt { () throws(Fault) in try means.tap.resetSteering() }
     }
 
     private func stopQueues() {
@@ -351,14 +359,11 @@ public final class NetDevice: SplitDevice {
     }
 
     public func closeVolume() {
-        do throws(Fault) {
-            try attachment.detach("\(identity)")
-            // Also of a connection that ended while nobody served it.
-            try journals.remove()
-            if case .success(let means) = means { try means.tap.setCarrier(false) }
-        } catch {
-            log.warning("\(error)")
-        }
+        attempt { () throws(Fault) in try attachment.detach("\(identity)") }
+        // Also of a connection that ended while nobody served it.
+        attempt { () throws(Fault) in try journals.remove() }
+        guard case .success(let means) = means else { return }
+        attempt { () throws(Fault) in try means.tap.setCarrier(false) }
     }
 
     public var isPeerAlive: Bool {

@@ -148,4 +148,17 @@ struct KeptQueueTests {
         #expect(try world.base.eventually { try !world.inNamespace("ip -o link show").contains("uplink") })
         #expect(keeper.store.names.isEmpty)
     }
+
+    @Test func `an interface whose device was taken over and could not be noted takes its queues along`() throws {
+        let stage = try Stage()
+        let (world, keeper) = (stage.world, stage.keeper)
+        let obstacle = world.base.directory + "/state/vif-5.0.tap.new"
+        try stage.replaceDaemon(SIGKILL) {
+            try FileManager.default.createDirectory(atPath: obstacle, withIntermediateDirectories: false)
+        }
+        #expect(try world.base.wait(NetWorld.back("state"), "5"))
+        try world.base.remove("/local/domain/0/backend/vif/5")
+        #expect(try world.base.eventually { try !world.inNamespace("ip -o link show").contains("vif5.0") })
+        #expect(keeper.store.names.isEmpty)
+    }
 }
