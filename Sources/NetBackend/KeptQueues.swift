@@ -12,8 +12,16 @@ struct KeptQueues {
     }
 
     /// `vif0.queue0` and so on, all that there may be.
-    static func names(of number: UInt32) -> [String] {
+    private static func names(of number: UInt32) -> [String] {
         (0..<NetOffer.queueRange.upperBound).map { "vif\(number).queue\($0)" }
+    }
+
+    /// The number in such a name.
+    static func interface(of name: String) -> UInt32? {
+        guard name.hasPrefix("vif"), let number = UInt32(name.dropFirst(3).prefix { $0 != "." }),
+            names(of: number).contains(name)
+        else { return nil }
+        return number
     }
 
     /// What an earlier process has left, as far as it is of one device and in its order.

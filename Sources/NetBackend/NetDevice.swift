@@ -124,8 +124,8 @@ public final class NetDevice: SplitDevice {
     /// The records of interface `number`.
     public static func recordNames(of number: UInt32) -> [String] { NetJournals.names(of: number) }
 
-    /// Names under which descriptors of interface `number` may have been left.
-    public static func descriptorNames(of number: UInt32) -> [String] { KeptQueues.names(of: number) }
+    /// Whose queue was left under this name; nil if it is no name of ours.
+    public static func interface(ofDescriptor name: String) -> UInt32? { KeptQueues.interface(of: name) }
 
     /// What the TAP device of an interface that is gone is called now, which a script may have renamed.
     ///

@@ -42,6 +42,7 @@ struct Leftovers {
             log.warning("\(error)")
         }
         for lock in locks { lock.unlock() }
+        forgetQueues(isPresent)
         removeDevices(isPresent)
     }
 
@@ -50,7 +51,6 @@ struct Leftovers {
         for name in state.fileNames {
             guard let (owner, number) = Self.interface(name), (try? isPresent(owner, number)) == false else { continue }
             if owner == domain {
-                forgetQueues(of: number)
                 remove(owner, number, state)
             } else if let lock = try? StateDirectory(state.path, name: "vif-\(owner)") {
                 // Nobody begins to serve it meanwhile.
@@ -60,9 +60,14 @@ struct Leftovers {
         }
     }
 
-    /// A TAP device is there as long as somebody has a queue of it.
-    private func forgetQueues(of number: UInt32) {
-        let left = heritage.descriptors.names.filter { NetDevice.descriptorNames(of: number).contains($0) }
+    /// A TAP device is there as long as somebody has a queue of it. Whether there is a record of it does not matter: another
+    /// domain's daemon may have removed that, and could not have the queues given up.
+    private func forgetQueues(_ isPresent: (DomainID, UInt32) throws -> Bool) {
+        let gone = Set(heritage.descriptors.names.compactMap(NetDevice.interface(ofDescriptor:)))
+            .filter { (try? isPresent(domain, $0)) == false }
+        let left = heritage.descriptors.names.filter { name in
+            NetDevice.interface(ofDescriptor: name).map(gone.contains) ?? false
+        }
         for name in left {
             // Ours may be the only handle on a device that a script has renamed.
             if let queue = heritage.descriptors.take(name) { TapDevice.OwnedQueue(queue).letDeviceGo() }

@@ -161,4 +161,20 @@ struct KeptQueueTests {
         #expect(try world.base.eventually { try !world.inNamespace("ip -o link show").contains("vif5.0") })
         #expect(keeper.store.names.isEmpty)
     }
+
+    /// That one removes the device's record, and cannot have the queues given up.
+    @Test func `queues of an interface that another domain's daemon has cleared away are forgotten`() throws {
+        let stage = try Stage()
+        let (world, keeper) = (stage.world, stage.keeper)
+        let record = world.base.directory + "/state/vif-5.0.tap"
+        try stage.replaceDaemon(SIGKILL) {
+            try world.base.remove("/local/domain/0/backend/vif/5")
+            let other = try world.startDaemon(domain: 6)
+            #expect(try world.base.eventually { !FileManager.default.fileExists(atPath: record) })
+            other.kill()
+            _ = other.wait()
+        }
+        #expect(try world.base.eventually { keeper.store.names.isEmpty })
+        #expect(try world.base.eventually { try !world.inNamespace("ip -o link show").contains("vif5.0") })
+    }
 }
