@@ -18,6 +18,8 @@ public final class Device: SplitDevice {
     private let journals: DeviceJournals
     private var session: DeviceSession?
     private var postponed: PostponedAdoption?
+    /// What the guest was told is what an earlier process offered.
+    private var goesByEarlierOffer = false
 
     /// - Parameters:
     ///   - platform: grants and event channels.
@@ -58,7 +60,8 @@ public final class Device: SplitDevice {
     /// starts afresh. Of rings without a journal nobody knows what was done, so they are not touched. What the host lacks just
     /// now, the volume or memory, is waited for: the guest notices a longer pause, where it would lose a disk.
     public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        try adopt(PostponedAdoption(frontend, backend, since: clock.now()))
+        goesByEarlierOffer = true
+        return try adopt(PostponedAdoption(frontend, backend, since: clock.now()))
     }
 
     private func adopt(_ attempt: PostponedAdoption) throws(DeviceFailure) -> [PublishedKey] {
@@ -97,7 +100,6 @@ public final class Device: SplitDevice {
             session = try makeSession(frontend, backend, adopting: adopting)
         } catch is OtherRings {
             log.notice("the guest has made itself new rings")
-            awaitEarlierProcess()
             return try start(frontend, backend, adopting: false)
         }
         log.info("\(adopting ? "served on: " : "")\(session.summary)")
@@ -114,7 +116,7 @@ public final class Device: SplitDevice {
         _ frontend: NodeValues, _ backend: NodeValues, adopting: Bool
     ) throws -> DeviceSession {
         // What is connected stays as it was agreed, whatever is offered to others now.
-        let options = adopting ? options.agreed(backend) : options
+        let options = goesByEarlierOffer ? options.agreed(backend) : options
         let connection = try Connection.negotiate(frontend, options.offer)
         let (journals, vm) = (journals, backend[DomainKeys.vm]?.text)
         let keeping = DeviceSession.Keeping(
@@ -139,29 +141,45 @@ public final class Device: SplitDevice {
         session = nil
     }
 
-    /// The rings are given up: nobody is to find a journal of them.
+    /// The rings are given up: nobody is to find a journal of them, as long as it says no more than that.
     public func disconnect() {
-        guard session != nil || postponed != nil else { return }
-        session?.stop()
-        endConnection()
+        postponed = nil
+        guard let session else { return }
+        session.stop()
+        guard session.isFenceOpen else { return }
+        self.session = nil
+        removeJournals()
     }
 
-    private func endConnection() {
+    /// Also of a connection that ended while nobody served it.
+    public func closeVolume() {
         postponed = nil
+        goesByEarlierOffer = false
         awaitEarlierProcess()
         session = nil
+        if let fault = journals.flushFailure() { write(.failure, "\(fault)") }
         removeJournals()
     }
 
     /// A process before this one may have been killed with writes under way that this one never came to wait for. After our
     /// state 6 the toolstack may start another guest on the volume.
     private func awaitEarlierProcess() {
-        do throws(Fault) {
-            if let session { return try session.fence?.wait() ?? () }
-            for place in journals.placesInUse() {
+        if let session { return wait(for: session.fence) }
+        for place in journals.placesInUse() {
+            do throws(Fault) {
                 let descriptor = try place.open()
-                try fence(descriptor.number).wait()
+                wait(for: fence(descriptor.number))
+            } catch {
+                log.warning("whether an earlier process's I/O is over is not known: \(error)")
             }
+        }
+    }
+
+    private func wait(for fence: VolumeFence?) {
+        do throws(Fault) {
+            guard let fence, try !fence.pass() else { return }
+            log.warning("an earlier process's I/O is under way: the disk closes when it is over")
+            try fence.wait()
         } catch {
             log.warning("whether an earlier process's I/O is over is not known: \(error)")
         }
@@ -173,11 +191,6 @@ public final class Device: SplitDevice {
 
     private func removeJournals() {
         do throws(Fault) { try journals.remove() } catch { log.error("\(error)") }
-    }
-
-    /// Also of a connection that ended while nobody served it.
-    public func closeVolume() {
-        endConnection()
     }
 
     public var isPeerAlive: Bool { session?.isPeerAlive(on: platform) ?? (postponed != nil) }

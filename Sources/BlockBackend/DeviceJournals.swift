@@ -49,6 +49,8 @@ struct DeviceJournals {
 
     /// Journals that an earlier process left.
     func find(_ connection: Connection, volume: VolumeIdentity, vm: String?) throws -> Found {
+        // Of any rings that this guest has had.
+        if let fault = flushFailure(of: place(vm)) { throw FlushFailure(fault: fault) }
         var journals: [Journal] = []
         for queue in connection.rings.indices {
             guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: false) else {
@@ -58,7 +60,6 @@ struct DeviceJournals {
             let journal = try Journal(reading: file)
             if let difference = journal.identity.difference(from: place(vm)) { throw difference }
             if journal.identity.difference(from: ring(connection, queue)) != nil { return .otherRings }
-            if let code = journal.flushFailure { throw FlushFailure(fault: Fault("make writes durable", errno: code)) }
             try checkVolume(journal, volume)
             try checkFaults(journal, queue)
             journals.append(journal)
@@ -80,15 +81,22 @@ struct DeviceJournals {
 
     /// Where something may be under way that an earlier process has started and nobody has followed.
     func placesInUse() -> Set<VolumePlace> {
-        var places: Set<VolumePlace> = []
-        for queue in 0..<ConnectionOffer.queueRange.upperBound {
-            guard let file = try? records.journal(name(queue), bytes: nil, making: false),
-                let journal = try? Journal(reading: file), journal.identity["boot"] == records.boot,
-                InFlightTable.hasOpen(journal), let place = VolumePlace(journal.identity)
-            else { continue }
-            places.insert(place)
+        Set(found().filter { InFlightTable.hasOpen($0) }.compactMap { VolumePlace($0.identity) })
+    }
+
+    /// With what a flush failed in an earlier process, which may have been killed before it could record that.
+    func flushFailure(of guest: JournalIdentity = JournalIdentity([])) -> Fault? {
+        found().filter { $0.identity.difference(from: guest) == nil }.compactMap(\.flushFailure).first
+            .map { Fault("make writes durable", errno: $0) }
+    }
+
+    /// All journals of the device that can be read, of whichever rings.
+    private func found() -> [Journal] {
+        (0..<ConnectionOffer.queueRange.upperBound).compactMap { queue in
+            guard let file = try? records.journal(name(queue), bytes: nil, making: false) else { return nil }
+            return try? Journal(reading: file)
         }
-        return places
+        .filter { $0.identity["boot"] == records.boot }
     }
 
     /// The same journal with other facts, in the place of the old one.

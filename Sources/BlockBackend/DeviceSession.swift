@@ -86,6 +86,9 @@ final class DeviceSession {
         }
     }
 
+    /// Nothing of an earlier process is under way.
+    var isFenceOpen: Bool { fence.map { $0.waited != nil } ?? true }
+
     /// Ends the queues, then the lane that they hand discards to. Does nothing the second time.
     func stop() {
         guard !isStopped else { return }

@@ -36,8 +36,9 @@ struct Publication: Equatable {
             let path = try directory.appending(key.name)
             edits.append(key.value.map { .write(path, $0) } ?? .remove(path))
         }
-        if let state, isTouching || now.text != state.text {
-            edits.append(.write(try directory.appending("state"), state.text))
+        // What is only touched stays as it is by now: the toolstack may have written 5 since we looked.
+        if let text = isTouching ? now.text : state?.text, isTouching || now.text != text {
+            edits.append(.write(try directory.appending("state"), text))
         }
         return edits
     }

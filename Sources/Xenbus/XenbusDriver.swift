@@ -373,7 +373,10 @@ public final class XenbusDriver {
         case .publishTransportKeys:
             work.publication.write(served.device.transportKeys)
             work.publication.remove("error")
-        case .publishDeviceKeys: work.publication.write(work.description)
+        case .publishDeviceKeys:
+            // An earlier process may have waited for something. Who waits still says so again.
+            work.publication.remove("error")
+            work.publication.write(work.description)
         case .switchState(let state): work.publication.state = state
         case .publishError(let reason): work.publication.write([errorKey(served.identity, reason)])
         case .connect(let keys): return try connect(served, keys, adopting: false, &work)
