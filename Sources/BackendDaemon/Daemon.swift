@@ -75,6 +75,9 @@ public final class Daemon {
     /// Nanoseconds to wait for the first device: longer than any toolstack takes, so that nobody waits for a domain that
     /// was gone before this process came.
     private static let patience: UInt64 = 60_000_000_000
+    /// Milliseconds to wait for the lock where somebody starts this process again: another domain's daemon has the lock for
+    /// moments, when it clears away what was left of a device that is gone.
+    private static let lockPatience: UInt32 = 2000
 
     /// Puts everything together; nothing has been promised to anybody when this throws.
     public init(_ kind: BackendKind, _ options: DaemonOptions, _ environment: Environment) throws {
@@ -82,7 +85,9 @@ public final class Daemon {
         signals = try TerminationSignals()
         for refused in ProcessLimits.adjust() { log.debug("\(refused)") }
         let world = try World(options, environment, log)
-        let state = try StateDirectory(options.stateDirectory(of: kind.name), name: "\(kind.prefix)-\(options.domid)")
+        let state = try StateDirectory(
+            options.stateDirectory(of: kind.name), name: "\(kind.prefix)-\(options.domid)",
+            patience: environment.notifySocket == nil ? 0 : Self.lockPatience)
         let clock = clock
         let manager = ServiceManager(socket: environment.notifySocket)
         let heritage = Heritage(state: state, descriptors: environment.leftDescriptors, manager: manager)

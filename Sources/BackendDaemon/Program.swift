@@ -23,8 +23,7 @@ extension DaemonCommand {
                 .run()
         }
         FaultWatch.start()
-        // EX_TEMPFAIL of sysexits.h.
-        if case .again = try start(kind, environment).run() { throw ExitCode(75) }
+        if case .again = try start(kind, environment).run() { throw ExitCode(ExitStatus.again) }
     }
 
     /// The service manager starts a daemon that has ended again at once, for a guest waits. One that cannot even start would
@@ -33,12 +32,13 @@ extension DaemonCommand {
         do {
             return try Daemon(kind, common, environment)
         } catch {
-            if environment.notifySocket != nil { sleep(2) }
+            // For a lock it has waited.
+            if environment.notifySocket != nil, ExitStatus.of(error) != ExitStatus.taken { sleep(2) }
             throw error
         }
     }
 
-    /// One line on standard error for everything that goes wrong: exit 2 for the command line, 1 for the rest.
+    /// One line on standard error for everything that goes wrong (`ExitStatus`).
     public static func runToEnd() -> Never {
         do {
             var command = try parse()
@@ -48,12 +48,12 @@ extension DaemonCommand {
             } catch let code as ExitCode {
                 Glibc.exit(code.rawValue)
             } catch {
-                end("\(error)", code: 1)
+                end("\(error)", code: ExitStatus.of(error))
             }
         } catch {
             // Help is an error to the parser, but not to its reader.
             if exitCode(for: error) == .success { exit(withError: error) }
-            end(message(for: error), code: 2)
+            end(message(for: error), code: ExitStatus.usage)
         }
     }
 

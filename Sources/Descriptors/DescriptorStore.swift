@@ -41,12 +41,15 @@ public final class DescriptorStore: Sendable {
     /// Names of what is kept.
     public var names: [String] { kept.withLock { $0.map(\.name) } }
 
-    /// Does what a service asks for until there is something to read from `end`, or that is closed.
-    public func serve(until end: Int32) throws(Fault) {
+    /// Does what a service asks for until there is something to read from one of `ends`, or one is closed.
+    ///
+    /// - Returns: which of them it was.
+    @discardableResult
+    public func serve(until ends: [Int32]) throws(Fault) -> [Bool] {
         while true {
-            let ready = try Poll.readable([socket.number, end], milliseconds: -1)
+            let ready = try Poll.readable([socket.number] + ends, milliseconds: -1)
             takeAll()
-            if ready[1] { return }
+            if ready.dropFirst().contains(true) { return Array(ready.dropFirst()) }
         }
     }
 

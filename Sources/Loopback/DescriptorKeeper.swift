@@ -14,7 +14,7 @@ public final class DescriptorKeeper: Sendable {
         end = try OwnedDescriptor(linux_eventfd(UInt32(EFD_CLOEXEC)), "create an eventfd")
         thread = try JoinableThread(name: "notify") { [store, end = end.number] in
             // What cannot be polled is not kept.
-            try? store.serve(until: end)
+            _ = try? store.serve(until: [end])
         }
     }
 

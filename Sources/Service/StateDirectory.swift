@@ -24,31 +24,22 @@ public final class StateDirectory: Sendable {
     public let path: String
     /// Prefix of all our files: domain and class.
     private let name: String
-    private let lock: OwnedDescriptor
+    private let lock: FileLock
 
-    /// Makes the directory (mode 0700) and takes the lock of `name`, without waiting for it.
-    public init(_ path: String, name: String) throws(StateDirectoryError) {
+    /// Makes the directory (mode 0700) and takes the lock of `name`.
+    ///
+    /// - Parameter patience: milliseconds to wait for another process that has it.
+    public init(_ path: String, name: String, patience: UInt32 = 0) throws(StateDirectoryError) {
         self.path = path
         self.name = name
-        // The strings live for the calls; the holder is written before the call returns.
+        // The string lives for the call.
         let made = unsafe linux_make_private_directory(path)
         guard made == 0 else { throw .fault(Fault("state directory \(path)", errno: -made)) }
-        let lockPath = "\(path)/\(name).lock"
-        var holder: Int32 = 0
-        let result = unsafe linux_lock_file(lockPath, &holder)
-        guard result != -EWOULDBLOCK else { throw .taken(path: lockPath, holder: holder) }
-        do {
-            lock = try OwnedDescriptor(result, "lock \(lockPath)")
-        } catch {
-            throw .fault(error)
-        }
+        lock = try FileLock("\(path)/\(name).lock", patience: patience)
     }
 
     /// Lets another process in, before this one ends. Nothing of ours may be written after it.
-    public func unlock() {
-        // The descriptor is open; giving back a lock that we hold cannot fail.
-        _ = linux_unlock_file(lock.number)
-    }
+    public func unlock() { lock.unlock() }
 
     private func file(_ suffix: String) -> String { "\(path)/\(name).\(suffix)" }
 

@@ -14,14 +14,20 @@ public struct TerminationSignals: ~Copyable, Sendable {
     /// Readable when a signal has come.
     public var descriptor: Int32 { source.number }
 
+    /// The next signal, or nil.
+    func takeNumber() -> Int32? {
+        let number = linux_take_signal(source.number)
+        return number == 0 ? nil : number
+    }
+
     /// The next signal's name, or nil.
     public func take() -> String? {
-        switch linux_take_signal(source.number) {
-        case 0: nil
+        switch takeNumber() {
+        case nil: nil
         case SIGTERM: "SIGTERM"
         case SIGINT: "SIGINT"
         case SIGHUP: "SIGHUP"
-        case let other: "signal \(other)"
+        case let other?: "signal \(other)"
         }
     }
 }

@@ -16,8 +16,9 @@ struct Main: DaemonCommand {
             One process serves all disks of one domain. It ends when the last of them is gone. SIGTERM makes it finish \
             what is in flight and leave the disks connected, for the next process to take over.
 
-            Exit status: 0 after the last disk or a signal, 1 for a failure, 2 for a wrong command line, 75 if a disk \
-            appeared just when the process was about to end, so that another one must be started.
+            Exit status: 0 after the last disk or a signal, 1 for a failure, 2 for a wrong command line, 3 if another \
+            process serves the domain, 75 if a disk appeared just when the process was about to end, so that another one \
+            must be started.
             """)
 
     @OptionGroup var options: Options

@@ -18,8 +18,9 @@ struct Main: DaemonCommand {
             node attach. The process ends when the last of them is gone. SIGTERM makes it leave the interfaces \
             connected, for the next process to take over.
 
-            Exit status: 0 after the last interface or a signal, 1 for a failure, 2 for a wrong command line, 75 if an \
-            interface appeared just when the process was about to end, so that another one must be started.
+            Exit status: 0 after the last interface or a signal, 1 for a failure, 2 for a wrong command line, 3 if another \
+            process serves the domain, 75 if an interface appeared just when the process was about to end, so that another \
+            one must be started.
             """)
 
     @OptionGroup var common: DaemonOptions

@@ -183,7 +183,7 @@ struct HardshipTests {
         var frontend = try world.connect("null")
         for _ in 0..<5 {
             let second = try world.startDaemon()
-            #expect(second.wait() == .exited(1))
+            #expect(second.wait() == .exited(3))
             #expect(frontend.request(1, sector: 0) == 0)
         }
         #expect(try world.read(World.back("state")) == "4" && daemon.ended == nil)

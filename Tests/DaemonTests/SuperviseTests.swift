@@ -14,17 +14,18 @@ import Testing
             ["supervise", "--socket", world.directory + "/notify", "/bin/sh", "-c", "cd \(world.directory); " + script])
     }
 
-    @Test(arguments: [0, 1, 7]) func `a program that ends by itself ends it, with its status`(status: Int32) throws {
+    /// Nothing left to serve, a wrong command line, and somebody else who serves the same.
+    @Test(arguments: [0, 2, 3]) func `a program that ends by itself ends it, with its status`(status: Int32) throws {
         let world = try World()
         #expect(try supervise(world, "exit \(status)").wait() == .exited(status))
     }
 
-    /// 75: a device came when it was about to end.
-    @Test(arguments: ["kill -KILL $$", "kill -SEGV $$", "exit 75"])
-    func `one that is killed is started again`(end: String) throws {
+    /// 75: a device came when it was about to end. 127: what a loader says that does not find a library.
+    @Test(arguments: ["kill -KILL $$", "kill -SEGV $$", "exit 75", "exit 1", "exit 127"])
+    func `one that is killed or fails is started again`(end: String) throws {
         let world = try World()
-        let child = try supervise(world, "echo started >>log; [ $(wc -l <log) -eq 3 ] || { \(end); }; exit 5")
-        #expect(child.wait() == .exited(5))
+        let child = try supervise(world, "echo started >>log; [ $(wc -l <log) -eq 3 ] || { \(end); }; exit 2")
+        #expect(child.wait() == .exited(2))
         #expect(try String(contentsOfFile: world.directory + "/log", encoding: .utf8) == "started\nstarted\nstarted\n")
     }
 
@@ -36,6 +37,65 @@ import Testing
             ["-c", "exec \(Self.command) supervise --socket \(world.directory)/notify /nowhere/daemon 2>\(errors)"])
         #expect(child.wait() == .exited(1))
         #expect(try String(contentsOfFile: errors, encoding: .utf8).contains("start /nowhere/daemon: No such file"))
+    }
+
+    private func log(_ world: World) -> String {
+        (try? String(contentsOfFile: world.directory + "/log", encoding: .utf8)) ?? ""
+    }
+
+    @Test func `a program that is away while it is replaced is waited for`() throws {
+        let world = try World()
+        let path = world.directory + "/program"
+        let script = """
+            #!/bin/sh
+            cd \(world.directory); echo started >>log; [ $(wc -l <log) -eq 1 ] || exit 2
+            mv program away; kill -KILL $$
+            """
+        try script.write(toFile: path, atomically: true, encoding: .utf8)
+        try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: path)
+        let child = try ChildProcess(
+            Self.command, ["supervise", "--socket", world.directory + "/notify", path], output: STDERR_FILENO)
+        #expect(try world.eventually { FileManager.default.fileExists(atPath: world.directory + "/away") })
+        usleep(300_000)
+        #expect(child.ended == nil)
+        try FileManager.default.moveItem(atPath: world.directory + "/away", toPath: path)
+        #expect(child.wait() == .exited(2))
+        #expect(log(world) == "started\nstarted\n")
+    }
+
+    @Test func `a second one starts nothing, also while there is no process`() throws {
+        let world = try World()
+        let first = try supervise(world, "echo started >>log; sleep 0.1; kill -KILL $$")
+        #expect(try world.eventually { log(world) == "started\n" })
+        let second = try supervise(world, "echo second >>log; exit 0")
+        #expect(second.wait() == .exited(3))
+        #expect(!log(world).contains("second") && first.ended == nil)
+        first.signal(SIGTERM)
+        _ = first.wait()
+    }
+
+    /// Else a device that appears when the daemon has just ended would be nobody's.
+    @Test func `a second one takes over from one that is about to end`() throws {
+        let world = try World()
+        let first = try supervise(world, "echo started >>log; sleep 1; exit 0")
+        #expect(try world.eventually { log(world) == "started\n" })
+        let second = try supervise(world, "echo second >>log; exit 2")
+        #expect(second.wait() == .exited(2))
+        #expect(first.wait() == .exited(0))
+        #expect(log(world) == "started\nsecond\n")
+    }
+
+    @Test(arguments: [SIGTERM, SIGINT, SIGHUP])
+    func `a signal is passed on, and the end of the program waited for`(signal: Int32) throws {
+        let world = try World()
+        let child = try supervise(
+            world,
+            "trap 'sleep 0.3; echo told >>log; exit 0' TERM INT HUP; echo started >>log; while :; do sleep 0.05; done")
+        #expect(try world.eventually { log(world) == "started\n" })
+        child.signal(signal)
+        #expect(child.wait() == .exited(0))
+        #expect(log(world) == "started\ntold\n")
+        #expect(!FileManager.default.fileExists(atPath: world.directory + "/notify"))
     }
 
     @Test(.enabled(if: NetWorld.isPossible, "SKIPPED: root, /dev/net/tun, unshare, nsenter and ip are needed"))
