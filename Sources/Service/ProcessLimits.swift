@@ -19,7 +19,7 @@ public enum ProcessLimits {
         }
         check(linux_raise_limit(linux_limit_open_files, 65_536), "raise the limit of open files")
         check(linux_raise_limit(linux_limit_locked_memory, .max), "raise the limit of locked memory")
-        check(linux_raise_limit(linux_limit_core, 0), "switch core files off")
+        check(linux_deny_resource(linux_limit_core), "switch core files off")
         check(linux_set_io_flusher(), "become an I/O flusher")
         return refused
     }

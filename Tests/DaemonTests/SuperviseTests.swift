@@ -90,7 +90,8 @@ import Testing
         let world = try World()
         let child = try supervise(
             world,
-            "trap 'sleep 0.3; echo told >>log; exit 0' TERM INT HUP; echo started >>log; while :; do sleep 0.05; done")
+            "trap 'sleep 0.3; echo told >>log; exit 0' TERM INT HUP; echo started >>log; for i in $(seq 600); do sleep 0.1; done"
+        )
         #expect(try world.eventually { log(world) == "started\n" })
         child.signal(signal)
         #expect(child.wait() == .exited(0))

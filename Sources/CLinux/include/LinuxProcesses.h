@@ -73,7 +73,9 @@ static inline int linux_prepare_child(const struct linux_spawn_options *options,
 static inline pid_t linux_spawn(
     const char *path, char *const *arguments, const struct linux_spawn_options *options) {
     int failure[2];
-    if (pipe(failure) < 0) return -errno;
+    // Closed by exec from its birth: a child that another thread starts just now would keep it open, and the read below would
+    // wait for that one's end. pipe2(2) needs _GNU_SOURCE.
+    if (syscall(SYS_pipe2, failure, O_CLOEXEC) < 0) return -errno;
     // Out of the way of what is passed on.
     int report = fcntl(failure[1], F_DUPFD_CLOEXEC, 3 + (int)options->passed_count);
     close(failure[1]);

@@ -191,13 +191,22 @@ static inline ssize_t linux_take_notice(int socket, void *text, size_t capacity,
 static const int linux_limit_open_files = RLIMIT_NOFILE, linux_limit_locked_memory = RLIMIT_MEMLOCK,
                  linux_limit_core = RLIMIT_CORE;
 
-/// Sets both limits of a resource (getrlimit(2)) if the hard one is lower and we may, else the soft one as far as it goes.
+/// Raises the soft limit of a resource (getrlimit(2)), and the hard one if that is lower and we may; else the soft one as far
+/// as it goes. Neither gets lower than it is: what the administrator has allowed is for the host's size.
 static inline int linux_raise_limit(int resource, uint64_t wanted) {
-    struct rlimit limit = {wanted, wanted};
-    if (setrlimit(resource, &limit) == 0) return 0;
+    struct rlimit limit;
     if (getrlimit(resource, &limit) < 0) return -errno;
+    if (limit.rlim_cur >= wanted) return 0;
+    struct rlimit raised = {wanted, limit.rlim_max > wanted ? limit.rlim_max : wanted};
+    if (setrlimit(resource, &raised) == 0) return 0;
     limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
     return setrlimit(resource, &limit) < 0 ? -errno : 0;
+}
+
+/// Takes a resource away, for good; 0 or -errno.
+static inline int linux_deny_resource(int resource) {
+    struct rlimit none = {0, 0};
+    return setrlimit(resource, &none) < 0 ? -errno : 0;
 }
 
 /// For processes that the machine's own I/O may depend on: memory for their I/O may be taken without waiting for I/O that
