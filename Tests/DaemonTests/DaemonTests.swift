@@ -586,7 +586,7 @@ struct CommandLineTests {
         #expect(try world.waitForState("2"))
         let (code, errors) = try Self.run(
             ["--domid", "5", "--xen", "loopback:\(world.directory)", "--log-level", "critical"])
-        #expect(code == 1)
+        #expect(code == 3)
         #expect(errors.contains("process \(daemon.identifier) serves this already"))
         daemon.kill()
     }

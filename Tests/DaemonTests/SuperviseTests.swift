@@ -39,6 +39,23 @@ import Testing
         #expect(try String(contentsOfFile: errors, encoding: .utf8).contains("start /nowhere/daemon: No such file"))
     }
 
+    /// Its store needs a thousand descriptors and some.
+    @Test(
+        .enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/prlimit"), "SKIPPED: prlimit is needed"),
+        arguments: [("5000:10000", "5000\n10000\n"), ("200:10000", "1094\n10000\n")])
+    func `the limit of open files is raised, and never lowered`(limits: String, result: String) throws {
+        let world = try World()
+        let child = try ChildProcess(
+            "/usr/bin/prlimit",
+            [
+                "--nofile=\(limits)", Self.command, "supervise", "--socket", world.directory + "/notify", "/bin/sh",
+                "-c",
+                "cd \(world.directory); ulimit -Sn >>log; ulimit -Hn >>log",
+            ])
+        #expect(child.wait() == .exited(0))
+        #expect(log(world) == result)
+    }
+
     private func log(_ world: World) -> String {
         (try? String(contentsOfFile: world.directory + "/log", encoding: .utf8)) ?? ""
     }
@@ -88,10 +105,9 @@ import Testing
     @Test(arguments: [SIGTERM, SIGINT, SIGHUP])
     func `a signal is passed on, and the end of the program waited for`(signal: Int32) throws {
         let world = try World()
+        let waiting = "for i in $(seq 600); do sleep 0.1; done"
         let child = try supervise(
-            world,
-            "trap 'sleep 0.3; echo told >>log; exit 0' TERM INT HUP; echo started >>log; for i in $(seq 600); do sleep 0.1; done"
-        )
+            world, "trap 'sleep 0.3; echo told >>log; exit 0' TERM INT HUP; echo started >>log; \(waiting)")
         #expect(try world.eventually { log(world) == "started\n" })
         child.signal(signal)
         #expect(child.wait() == .exited(0))
