@@ -156,7 +156,7 @@ public final class NetDevice: SplitDevice {
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         do {
             let means = try means.get()
-            let connection = try NetConnection.negotiate(frontend, served)
+            let connection = try negotiate(frontend, means)
             let hotplug = try attachment.attach("\(identity)", means.tap.index, backend)
             let kept = try journals.make(connection, vm: backend[DomainKeys.vm]?.text)
             policy = SharedReceivePolicy(queues: connection.queues.count, journal: kept.policy)
@@ -190,7 +190,7 @@ public final class NetDevice: SplitDevice {
     /// False if the guest has other rings.
     private func serveOn(_ frontend: NodeValues, _ backend: NodeValues) throws -> Bool {
         let means = try means.get()
-        let connection = try NetConnection.negotiate(frontend, served)
+        let connection = try negotiate(frontend, means)
         guard case .same(let kept) = try journals.find(connection, vm: backend[DomainKeys.vm]?.text) else {
             return false
         }
@@ -199,6 +199,14 @@ public final class NetDevice: SplitDevice {
         if let live = try? LiveSettings(frontend) { follow(live) }
         try start(Start(connection, try settings(backend), kept.queues, recovers: true), means)
         return true
+    }
+
+    /// What an earlier process served may be more than is offered now, but not more queues than the TAP device has.
+    private func negotiate(_ frontend: NodeValues, _ means: Means) throws(KeyRefusal) -> NetConnection {
+        let connection = try NetConnection.negotiate(frontend, served)
+        let (key, most) = ("multi-queue-num-queues", means.tap.queues.count)
+        guard connection.queues.count <= most else { throw KeyRefusal(key, frontend[key], "must be 1...\(most)") }
+        return connection
     }
 
     /// It is attached already, unless somebody has taken that away meanwhile.
@@ -359,6 +367,7 @@ public final class NetDevice: SplitDevice {
     }
 
     public func closeVolume() {
+        served = offer
         attempt { () throws(Fault) in try attachment.detach("\(identity)") }
         // Also of a connection that ended while nobody served it.
         attempt { () throws(Fault) in try journals.remove() }
