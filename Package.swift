@@ -147,7 +147,12 @@ let package = Package(
                 "BlockBackend", "CXen", "Demonstration", "Descriptors", "Loopback", "Service", "SharedRing",
                 "xen-backctl", "xen-blkbackd", "xen-netbackd", "Xenstore", "XenWire",
             ]),
-        tests(of: "LiveXen", ["CXen", "Descriptors", "LiveXen", "Loopback", "SharedRing", "XenWire", "Xenstore"]),
+        tests(
+            of: "LiveXen",
+            [
+                "BlockBackend", "CLinux", "CXen", "Descriptors", "LiveXen", "Loopback", "SharedRing", "Uring",
+                "XenWire", "Xenstore",
+            ]),
         tests(of: "Service", ["Descriptors", "Service"]),
         tests(of: "Uring", ["CLinux", "Descriptors", "Uring"]),
         tests(of: "Xenstore", ["Descriptors", "Loopback", "Xenstore", "XenWire"]),
