@@ -51,7 +51,7 @@ struct NetDaemonTests {
         // A byte an hour: what passes is a burst of 128 KiB.
         try world.base.write([NetWorld.back("rate"): "1,4294967295"])
         var passed = 0
-        while passed < 200, try world.ping(front, host, payload: 1400) != nil { passed += 1 }
+        while passed < 200, try world.ping(front, host, payload: 1400, seconds: 10) != nil { passed += 1 }
         #expect(passed > 20 && passed < 100)
         try world.base.remove(NetWorld.back("rate"))
         // By asking, the host learns where the guest is: it may have asked in vain meanwhile.
@@ -94,6 +94,32 @@ struct NetDaemonTests {
         // without a process has no carrier.
         #expect(try world.resolve(front) == host)
         #expect(try world.ping(front, host, payload: 100) != nil)
+        second.kill()
+    }
+
+    /// Of these nodes no watch tells, so the next process is the first to see them.
+    @Test func `more queues than the device has are refused, and the daemon goes on`() throws {
+        let world = try NetWorld()
+        let first = try world.startDaemon(["--max-queues", "1"])
+        try world.createInterface()
+        #expect(try world.base.wait(NetWorld.back("state"), "2"))
+        try world.plugIn()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        first.kill()
+        _ = first.wait()
+        let names = ["tx-ring-ref", "rx-ring-ref", "event-channel-tx", "event-channel-rx"]
+        var nodes = [NetWorld.front("multi-queue-num-queues"): "2"]
+        for (index, name) in names.enumerated() {
+            nodes[NetWorld.front("queue-0/\(name)")] = try world.base.read(NetWorld.front(name))
+            nodes[NetWorld.front("queue-1/\(name)")] = "\(900 + index)"
+        }
+        try world.base.write(nodes)
+        let second = try world.startDaemon(["--max-queues", "1"])
+        #expect(try world.base.wait(NetWorld.back("state"), "5"))
+        #expect(try world.base.read(NetWorld.back("error"))?.contains("must be 1...1") == true)
+        #expect(second.ended == nil)
+        withExtendedLifetime(front) {}
         second.kill()
     }
 
@@ -270,10 +296,12 @@ final class NetWorld {
 
     private static let guest: [UInt8] = [0, 0x16, 0x3E, 0, 0, 5]
 
-    /// Frames that satisfy `isWanted`, within five seconds.
-    private func await(_ front: NetFrontQueue, _ isWanted: ([UInt8]) -> Bool) throws -> [UInt8]? {
+    /// The last of the frames that satisfy `isWanted`, or nil after so many seconds.
+    private func await(
+        _ front: NetFrontQueue, seconds: Int, _ isWanted: ([UInt8]) -> Bool
+    ) throws -> [UInt8]? {
         var found: [UInt8]?
-        _ = try base.eventually {
+        _ = try base.eventually(seconds: seconds) {
             try front.reap()
             for frame in try front.take() where isWanted(frame.bytes) { found = frame.bytes }
             return found != nil
@@ -303,7 +331,9 @@ final class NetWorld {
     }
 
     /// Sends an echo request and returns the answer.
-    func ping(_ front: NetFrontQueue, _ host: [UInt8], payload: Int, network: UInt8 = 0) throws -> [UInt8]? {
+    func ping(
+        _ front: NetFrontQueue, _ host: [UInt8], payload: Int, network: UInt8 = 0, seconds: Int = 60
+    ) throws -> [UInt8]? {
         var echo: [UInt8] = [8, 0, 0, 0, 0, 1, 0, 2] + (0..<payload).map { UInt8(truncatingIfNeeded: $0) }
         echo.replaceSubrange(2..<4, with: Self.sum(echo))
         let total = UInt16(20 + echo.count)
@@ -314,7 +344,7 @@ final class NetWorld {
         ip.replaceSubrange(10..<12, with: Self.sum(ip))
         front.send(host + Self.guest + [8, 0] + ip + echo)
         front.publish()
-        return try self.await(front) { $0.count >= 42 && $0[23] == 1 && $0[34] == 0 }
+        return try self.await(front, seconds: seconds) { $0.count >= 42 && $0[23] == 1 && $0[34] == 0 }
     }
 
     private static func sum(_ bytes: [UInt8]) -> [UInt8] {

@@ -109,8 +109,8 @@ final class World {
     }
 
     /// Waits for a minute: how long libxl would have waited is not measured beside hundreds of other tests.
-    func eventually(_ condition: () throws -> Bool) throws -> Bool {
-        for _ in 0..<6000 {
+    func eventually(seconds: Int = 60, _ condition: () throws -> Bool) throws -> Bool {
+        for _ in 0..<seconds * 100 {
             if try condition() { return true }
             usleep(10_000)
         }

@@ -28,6 +28,7 @@ private final class RecordingDevice: SplitDevice {
     var liveFrontendKeys: [String] = []
     var liveBackendKeys: [String] { liveFrontendKeys.isEmpty ? [] : ["rate"] }
     var updateRefusal: DeviceFailure?
+    private(set) var adoptedKeys: NodeValues = [:]
 
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         calls.append("connect \(frontend.keys.sorted()) \(backend.keys.sorted())")
@@ -36,6 +37,7 @@ private final class RecordingDevice: SplitDevice {
     }
     func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         calls.append("adopt")
+        adoptedKeys = frontend
         if let refusal { throw refusal }
         return [PublishedKey("sectors", 2048)]
     }
@@ -327,6 +329,19 @@ struct DriverTests {
         #expect(guest.pendingEvents() == [watch])
     }
 
+    @Test func `what a device waited for has come: its error is taken away, and an unplug meanwhile stays one`() throws
+    {
+        let world = try World()
+        try world.connect()
+        try world.write(World.back("error"), "not served on yet")
+        // Not yet looked at.
+        try world.toolstack.write(XenstorePath(World.back("state")), "5")
+        try world.device().news = [.changed([PublishedKey("sectors", 4096)])]
+        try world.driver.attend()
+        #expect(try world.read(World.back("error")) == nil)
+        #expect(try world.state() == "5")
+    }
+
     @Test func `a device that failed closes; the others do not notice`() throws {
         let world = try World()
         try world.connect(51712)
@@ -508,6 +523,14 @@ struct DriverTests {
         try world.create(own: "4", frontend: "4", [World.back("hotplug-status"): "connected"])
         #expect(try world.device().calls == ["adopt"])
         #expect(try world.state() == "4")
+    }
+
+    /// What waits for the guest is served before the first `update`.
+    @Test func `live keys are there when an earlier process's device is adopted`() throws {
+        let world = try World(liveKeys: ["headroom"])
+        try world.create(
+            own: "4", frontend: "4", [World.back("hotplug-status"): "connected", World.front("headroom"): "256"])
+        #expect(try world.device().adoptedKeys["headroom"] == 256)
     }
 
     @Test(arguments: ["x", "-1", "007", "4294967296", "51712x"])
