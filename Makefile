@@ -98,7 +98,7 @@ bench-net: setup-test release
 	Benchmarks/readme-table
 
 test: setup-test check
-	scripts/unit-tests
+	SWIFT='$(SWIFT)' scripts/unit-tests
 	$(MAKE) model
 	$(MAKE) e2e gates
 	$(MAKE) step-kill KILLS=15000

@@ -69,7 +69,7 @@ public final class Device: SplitDevice {
         postponed = nil
         do {
             return try start(attempt.frontend, attempt.backend, adopting: true)
-        } catch  where attempt.mayGoOn(after: error, now: clock.now()) {
+        } catch let error where attempt.mayGoOn(after: error, now: clock.now()) {
             postponed = attempt
             let reason = "not served on yet, the guest waits: \(error)"
             if isFirst { log.critical("\(reason)") }

@@ -135,7 +135,7 @@ public final class NetDevice: SplitDevice {
     }
 
     /// The record that says that there is a TAP device, and which.
-    public static func tapRecordName(of number: UInt32) -> String { "\(number).tap" }
+    public static func tapRecordName(of number: UInt32) -> String { NetJournals.tapName(of: number) }
 
     // MARK: keys
 

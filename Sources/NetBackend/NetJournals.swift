@@ -58,7 +58,7 @@ package struct NetJournals {
     /// All records that an interface may have.
     static func names(of number: UInt32) -> [String] {
         // The one that says that there are others goes last.
-        NetOffer.queueRange.map { "\(number).queue\($0 - 1)" } + ["\(number).policy", "\(number).tap"]
+        NetOffer.queueRange.map { "\(number).queue\($0 - 1)" } + ["\(number).policy", tapName(of: number)]
     }
 
     /// The queues that an earlier process has served, and left.
@@ -81,12 +81,13 @@ package struct NetJournals {
 
     /// What the device is called, or is to be called.
     var deviceName: String {
-        TapRecord.name(
-            in: records.record(tapName), boot: records.boot,
-            otherwise: "vif\(identity.deviceClass.frontend).\(identity.number)")
+        NetDevice.deviceName(
+            identity.deviceClass.frontend.rawValue, identity.number, record: records.record(tapName),
+            boot: records.boot)
     }
 
-    private var tapName: String { "\(identity.number).tap" }
+    private var tapName: String { Self.tapName(of: identity.number) }
+    static func tapName(of number: UInt32) -> String { "\(number).tap" }
 
     // MARK: connections
 
