@@ -53,7 +53,7 @@ public final class Device: SplitDevice {
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
-        do { return try start(frontend, backend, adopting: false) } catch { throw DeviceFailure("\(error)") }
+        do { return try start(frontend, backend, adopting: false) } catch { throw failure("\(error)", error) }
     }
 
     /// Serves on what an earlier process has served, as its journals say. A guest that has made itself new rings meanwhile
@@ -75,11 +75,14 @@ public final class Device: SplitDevice {
             if isFirst { log.critical("\(reason)") }
             return [PublishedKey("error", reason)]
         } catch {
-            let reason = "cannot be served on, the guest loses it: \(error)"
-            guard error is DeviceJournals.FlushFailure else { throw DeviceFailure(reason) }
-            write(.failure, reason)
-            throw DeviceFailure(reason, .device)
+            throw failure("cannot be served on, the guest loses it: \(error)", error)
         }
+    }
+
+    private func failure(_ reason: String, _ error: any Error) -> DeviceFailure {
+        guard error is DeviceJournals.FlushFailure else { return DeviceFailure(reason) }
+        write(.failure, reason)
+        return DeviceFailure(reason, .device)
     }
 
     private func adoptPostponed() -> [DeviceNews] {
@@ -98,19 +101,17 @@ public final class Device: SplitDevice {
         let session: DeviceSession
         do {
             session = try makeSession(frontend, backend, adopting: adopting)
-        } catch is OtherRings {
-            log.notice("the guest has made itself new rings")
+        } catch JournalAbsence.otherRings {
+            log.notice("\(JournalAbsence.otherRings)")
             return try start(frontend, backend, adopting: false)
         }
-        log.info("\(adopting ? "served on: " : "")\(session.summary)")
+        log.info("\(session.recovers ? "served on: " : "")\(session.summary)")
         if !session.canBeAdopted {
             log.warning("the volume cannot be locked: a kill of this process costs the guest the disk")
         }
         self.session = session
         return session.description.keys
     }
-
-    private struct OtherRings: Error {}
 
     private func makeSession(
         _ frontend: NodeValues, _ backend: NodeValues, adopting: Bool
@@ -121,12 +122,9 @@ public final class Device: SplitDevice {
         let (journals, vm) = (journals, backend[DomainKeys.vm]?.text)
         let keeping = DeviceSession.Keeping(
             journals: { volume in
-                guard adopting else { return try journals.make(connection, volume: volume, vm: vm) }
-                guard case .same(let found) = try journals.find(connection, volume: volume, vm: vm) else {
-                    throw OtherRings()
-                }
-                return found
-            }, recovers: adopting, device: identity.number, host: host)
+                guard adopting else { return try journals.findOrMake(connection, volume: volume, vm: vm) }
+                return (try journals.find(connection, volume: volume, vm: vm), true)
+            }, adopts: adopting, device: identity.number, host: host)
         return try DeviceSession(
             "\(identity)", frontend: identity.deviceClass.frontend, options, DiskSettings(backend), connection, keeping,
             platform: platform, clock: clock)

@@ -13,14 +13,6 @@ struct DeviceJournals {
         self.records = records
     }
 
-    /// What was found of an earlier process.
-    enum Found {
-        /// Journals of these very rings.
-        case same([Journal])
-        /// The guest has made itself other rings since, which nobody has served yet.
-        case otherRings
-    }
-
     /// Why rings that were served before are not served on.
     struct Refusal: Error, CustomStringConvertible {
         let description: String
@@ -30,6 +22,17 @@ struct DeviceJournals {
     struct FlushFailure: Error, CustomStringConvertible {
         let fault: Fault
         var description: String { "a flush failed in an earlier process: \(fault)" }
+    }
+
+    /// Those of rings of which nobody has said that they are served, but an earlier process may have begun to; else new ones.
+    func findOrMake(
+        _ connection: Connection, volume: VolumeIdentity, vm: String?
+    ) throws -> (journals: [Journal], areFound: Bool) {
+        do {
+            return (try find(connection, volume: volume, vm: vm), true)
+        } catch is JournalAbsence {
+            return (try make(connection, volume: volume, vm: vm), false)
+        }
     }
 
     /// New journals for rings from which nothing was taken, in the place of all older ones. Each takes an older one's place by
@@ -47,19 +50,21 @@ struct DeviceJournals {
         return journals
     }
 
-    /// Journals that an earlier process left.
-    func find(_ connection: Connection, volume: VolumeIdentity, vm: String?) throws -> Found {
+    /// Journals that an earlier process left; throws `JournalAbsence` if there are none.
+    func find(_ connection: Connection, volume: VolumeIdentity, vm: String?) throws -> [Journal] {
         // Of any rings that this guest has had.
         if let fault = flushFailure(of: place(vm)) { throw FlushFailure(fault: fault) }
         var journals: [Journal] = []
         for queue in connection.rings.indices {
             guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: false) else {
-                guard queue == 0 || journals.isEmpty else { return .otherRings }
-                throw Refusal(description: "there is no journal of what is in flight on queue \(queue)")
+                throw journals.isEmpty
+                    ? JournalAbsence.nothing("there is no journal of what is in flight") : .otherRings
             }
             let journal = try Journal(reading: file)
-            if let difference = journal.identity.difference(from: place(vm)) { throw difference }
-            if journal.identity.difference(from: ring(connection, queue)) != nil { return .otherRings }
+            if let difference = journal.identity.difference(from: place(vm)) {
+                throw JournalAbsence.nothing("\(difference)")
+            }
+            if journal.identity.difference(from: ring(connection, queue)) != nil { throw JournalAbsence.otherRings }
             try checkVolume(journal, volume)
             try checkFaults(journal, queue)
             journals.append(journal)
@@ -69,7 +74,7 @@ struct DeviceJournals {
             let facts = facts(connection, queue, volume: volume, vm: vm)
             journals[queue] = try renew(journals[queue], queue, bytes(connection, queue), facts)
         }
-        return .same(journals)
+        return journals
     }
 
     /// What is in flight must not be done on another disk, nor on the same one past what is still under way to it; with

@@ -12,9 +12,9 @@ final class DeviceSession {
     /// What outlives the process.
     struct Keeping {
         /// Makes or finds the queues' journals, on a volume of this identity.
-        let journals: (_ volume: VolumeIdentity) throws -> [Journal]
-        /// They are an earlier process's.
-        let recovers: Bool
+        let journals: (_ volume: VolumeIdentity) throws -> (journals: [Journal], areFound: Bool)
+        /// The rings are an earlier process's.
+        let adopts: Bool
         let device: UInt32
         /// See `VolumeFence`.
         let host: UInt16
@@ -31,6 +31,8 @@ final class DeviceSession {
     let fence: VolumeFence?
     /// The next process can go on where this one ends, however it ends.
     let canBeAdopted: Bool
+    /// It goes on where an earlier process has ended.
+    let recovers: Bool
     private(set) var queues: [QueueThread] = []
     private var conditions: [QueueCondition] = []
     private(set) var isStopped = false
@@ -48,16 +50,17 @@ final class DeviceSession {
                 isReadOnly: !settings.isWritable, direct: options.direct, loopFiles: options.loopFiles))
         fence = try Self.fence(volume, frontend, keeping)
         canBeAdopted = fence != nil || volume.isReadOnly || volume.kind == .null
-        let journals = canBeAdopted ? try keeping.journals(volume.identity()) : []
+        let kept = canBeAdopted ? try keeping.journals(volume.identity()) : (journals: [], areFound: false)
+        recovers = kept.areFound
         description = DiskDescription(of: volume.geometry, volume.geometry.capacity, settings, options)
         engine = volume.kind == .null ? "null" : options.engine.kind.rawValue
         lane = description.discard == nil ? nil : try DiscardLane(volume, name: "\(name).d")
         shared = try DeviceShared(
             capacity: description.sectors, unit: volume.changeUnit, queues: connection.rings.count,
-            recovers: keeping.recovers, discards: lane)
+            recovers: recovers, discards: lane)
         let template = QueueTemplate(
-            name: name, domain: frontend, options, settings, description, volume, journals, fence,
-            recovers: keeping.recovers)
+            name: name, domain: frontend, options, settings, description, volume, kept.journals, fence,
+            recovers: recovers)
         do {
             for index in connection.rings.indices {
                 queues.append(
@@ -81,7 +84,7 @@ final class DeviceSession {
             _ = try fence.pass()
             return fence
         } catch {
-            guard keeping.recovers else { return nil }
+            guard keeping.adopts else { return nil }
             throw error
         }
     }

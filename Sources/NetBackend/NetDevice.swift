@@ -31,6 +31,8 @@ public final class NetDevice: SplitDevice {
     private var policy = SharedReceivePolicy()
     private var conditions: [NetCondition] = []
     private let limit = RateLimit()
+    /// The toolstack's nodes that the connection goes by, as the journals say as well.
+    private var followed: NodeValues?
 
     /// Makes the TAP device, down: it must be there before the toolstack's script is told of the interface (state 2), and
     /// the script sets it up. It outlives the process, as long as the interface does.
@@ -157,11 +159,11 @@ public final class NetDevice: SplitDevice {
         do {
             let means = try means.get()
             let connection = try negotiate(frontend, means)
+            let settings = try settings(backend)
             let hotplug = try attachment.attach("\(identity)", means.tap.index, backend)
-            let kept = try journals.make(connection, vm: backend[DomainKeys.vm]?.text)
-            policy = SharedReceivePolicy(queues: connection.queues.count, journal: kept.policy)
+            let kept = try journals.findOrMake(connection, vm: backend[DomainKeys.vm]?.text)
             try means.tap.resetSteering()
-            try start(Start(connection, try settings(backend), kept.queues, recovers: false), means)
+            try start(Start(connection, settings, kept.set, recovers: kept.areFound), frontend, means)
             return [PublishedKey("carrier", 1)] + hotplug
         } catch {
             disconnect()
@@ -173,12 +175,10 @@ public final class NetDevice: SplitDevice {
     /// starts afresh. Of rings without a journal nobody knows what is on them, so they are not touched.
     public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         do {
-            guard try serveOn(frontend, backend) else {
-                log.notice("the guest has made itself new rings")
-                return try connect(frontend: frontend, backend: backend)
-            }
-        } catch let failure as DeviceFailure {
-            throw failure
+            try serveOn(frontend, backend)
+        } catch JournalAbsence.otherRings {
+            log.notice("\(JournalAbsence.otherRings)")
+            return try connect(frontend: frontend, backend: backend)
         } catch {
             disconnect()
             throw DeviceFailure("cannot be served on, the guest loses it: \(error)")
@@ -187,18 +187,11 @@ public final class NetDevice: SplitDevice {
         return [PublishedKey("carrier", 1)]
     }
 
-    /// False if the guest has other rings.
-    private func serveOn(_ frontend: NodeValues, _ backend: NodeValues) throws -> Bool {
+    private func serveOn(_ frontend: NodeValues, _ backend: NodeValues) throws {
         let means = try means.get()
         let connection = try negotiate(frontend, means)
-        guard case .same(let kept) = try journals.find(connection, vm: backend[DomainKeys.vm]?.text) else {
-            return false
-        }
-        policy = try SharedReceivePolicy(recovering: kept.policy, queues: connection.queues.count)
-        // What the guest says now, before the first frame.
-        if let live = try? LiveSettings(frontend) { follow(live) }
-        try start(Start(connection, try settings(backend), kept.queues, recovers: true), means)
-        return true
+        let kept = try journals.find(connection, vm: backend[DomainKeys.vm]?.text)
+        try start(Start(connection, try settingsAgain(backend), kept, recovers: true), frontend, means)
     }
 
     /// What an earlier process served may be more than is offered now, but not more queues than the TAP device has.
@@ -219,19 +212,42 @@ public final class NetDevice: SplitDevice {
         }
     }
 
+    /// Remembers what the interface goes by.
     private func settings(_ backend: NodeValues) throws(KeyRefusal) -> InterfaceSettings {
-        try InterfaceSettings(backend, filters: filters)
+        let settings = try InterfaceSettings(backend, filters: filters)
+        follow(backend.filter { InterfaceSettings.keys.contains($0.key) })
+        return settings
+    }
+
+    private func follow(_ nodes: NodeValues) {
+        guard followed != nodes else { return }
+        followed = nodes
+        attempt { () throws(Fault) in try journals.note(settings: nodes) }
+    }
+
+    /// What the toolstack's nodes say may have become wrong since the guest was connected, which is no reason to lose it: as
+    /// in a process that lives, the interface goes on as it was.
+    private func settingsAgain(_ backend: NodeValues) throws(KeyRefusal) -> InterfaceSettings {
+        do {
+            return try settings(backend)
+        } catch {
+            guard let kept = journals.settings else { throw error }
+            log.warning("the interface goes on as it was: \(error)")
+            return try settings(kept)
+        }
     }
 
     /// What a connection is started with.
     private struct Start {
         let connection: NetConnection
         let settings: InterfaceSettings
-        let journals: [Journal]
+        let journals: NetJournals.Set
         /// They are an earlier process's.
         let recovers: Bool
 
-        init(_ connection: NetConnection, _ settings: InterfaceSettings, _ journals: [Journal], recovers: Bool) {
+        init(
+            _ connection: NetConnection, _ settings: InterfaceSettings, _ journals: NetJournals.Set, recovers: Bool
+        ) {
             self.connection = connection
             self.settings = settings
             self.journals = journals
@@ -239,8 +255,12 @@ public final class NetDevice: SplitDevice {
         }
     }
 
-    private func start(_ start: Start, _ means: Means) throws {
+    private func start(_ start: Start, _ frontend: NodeValues, _ means: Means) throws {
         let tap = means.tap
+        policy = try SharedReceivePolicy(
+            keeping: start.journals.policy, queues: start.connection.queues.count)
+        // What the guest says now, before the first frame.
+        if let live = try? LiveSettings(frontend) { follow(live) }
         try setMTU(start.settings, start.connection, tap)
         limit.set(start.settings.rate)
         try tap.attach(queues: start.connection.queues.count)
@@ -271,7 +291,7 @@ public final class NetDevice: SplitDevice {
                     backend: identity.deviceClass.backend, rings: connection.queues[index],
                     offloads: connection.offloads, scatters: connection.scatters,
                     notifiesReceive: connection.notifiesReceive, filter: settings.filter, limit: limit,
-                    policy: policy, journal: start.journals[index], recovers: start.recovers),
+                    policy: policy, journal: start.journals.queues[index], recovers: start.recovers),
                 platform: platform, tap: means.tap.queues[index].number,
                 attention: means.attention.number))
     }
@@ -338,8 +358,11 @@ public final class NetDevice: SplitDevice {
             limit.set(try InterfaceSettings.rate(keys))
             for queue in queues { queue.noteRate() }
         } catch {
-            log.warning("the rate limit stays as it is: \(error)")
+            return log.warning("the rate limit stays as it is: \(error)")
         }
+        var nodes = followed ?? [:]
+        nodes["rate"] = keys["rate"]
+        follow(nodes)
     }
 
     private func summary(_ connection: NetConnection) -> String {
@@ -354,9 +377,14 @@ public final class NetDevice: SplitDevice {
         connection = nil
         served = offer
         guard case .success(let means) = means else { return }
-        attempt { () throws(Fault) in try journals.remove() }
+        removeJournals()
         attempt { () throws(Fault) in try means.tap.setCarrier(false) }
         attempt { () throws(Fault) in try means.tap.resetSteering() }
+    }
+
+    private func removeJournals() {
+        followed = nil
+        attempt { () throws(Fault) in try journals.remove() }
     }
 
     private func stopQueues() {
@@ -370,7 +398,7 @@ public final class NetDevice: SplitDevice {
         served = offer
         attempt { () throws(Fault) in try attachment.detach("\(identity)") }
         // Also of a connection that ended while nobody served it.
-        attempt { () throws(Fault) in try journals.remove() }
+        removeJournals()
         guard case .success(let means) = means else { return }
         attempt { () throws(Fault) in try means.tap.setCarrier(false) }
     }

@@ -42,14 +42,6 @@ package struct NetJournals {
         package let policy: Journal
     }
 
-    /// What was found of an earlier process.
-    package enum Found {
-        /// Journals of these very rings.
-        case same(Set)
-        /// The guest has made itself other rings since, which nobody has served yet.
-        case otherRings
-    }
-
     /// Why rings that were served before are not served on.
     struct Refusal: Error, CustomStringConvertible {
         let description: String
@@ -58,7 +50,8 @@ package struct NetJournals {
     /// All records that an interface may have.
     static func names(of number: UInt32) -> [String] {
         // The one that says that there are others goes last.
-        NetOffer.queueRange.map { "\(number).queue\($0 - 1)" } + ["\(number).policy", tapName(of: number)]
+        NetOffer.queueRange.map { "\(number).queue\($0 - 1)" }
+            + ["\(number).policy", settingsName(of: number), tapName(of: number)]
     }
 
     /// The queues that an earlier process has served, and left.
@@ -89,17 +82,42 @@ package struct NetJournals {
     private var tapName: String { Self.tapName(of: identity.number) }
     static func tapName(of number: UInt32) -> String { "\(number).tap" }
 
+    // MARK: settings
+
+    /// Keeps what the toolstack has said of the interface, as far as we go by it.
+    func note(settings: NodeValues) throws(Fault) {
+        try records.setRecord(Self.settingsName(of: identity.number), SettingsRecord.text(settings))
+    }
+
+    /// What an earlier process went by; nil if none has said so.
+    var settings: NodeValues? {
+        records.record(Self.settingsName(of: identity.number)).map(SettingsRecord.nodes(in:))
+    }
+
+    private static func settingsName(of number: UInt32) -> String { "\(number).settings" }
+
     // MARK: connections
+
+    /// Those of rings of which nobody has said that they are served, but an earlier process may have begun to: frontends use
+    /// them before our state is 4. Else new ones.
+    package func findOrMake(_ connection: NetConnection, vm: String?) throws -> (set: Set, areFound: Bool) {
+        do {
+            return (try find(connection, vm: vm), true)
+        } catch is JournalAbsence {
+            return (try make(connection, vm: vm), false)
+        }
+    }
 
     /// New journals for rings from which nothing was taken, in the place of all older ones. Each takes an older one's place by
     /// itself: a guest that has made itself new rings is recognised by whatever journals there are.
     package func make(_ connection: NetConnection, vm: String?) throws(Fault) -> Set {
+        // First: it does not say which rings are served, and with the last queue's all are there.
+        let policy = try make(policyName, PolicyRecord.bytes, policyFacts(connection, vm))
         var queues: [Journal] = []
         for queue in connection.queues.indices {
             queues.append(try make(queueName(queue), NetQueue.journalBytes, queueFacts(connection, queue, vm)))
         }
         try remove(from: queues.count)
-        let policy = try make(policyName, PolicyRecord.bytes, policyFacts(connection, vm))
         return Set(queues: queues, policy: policy)
     }
 
@@ -112,32 +130,34 @@ package struct NetJournals {
         return journal
     }
 
-    /// Journals that an earlier process left.
-    package func find(_ connection: NetConnection, vm: String?) throws -> Found {
+    /// Journals that an earlier process left; throws `JournalAbsence` if there are none.
+    package func find(_ connection: NetConnection, vm: String?) throws -> Set {
         guard
             let policy = try find(
                 policyName, PolicyRecord.bytes, policyFacts(connection, vm), vm, "what the guest has set")
-        else { return .otherRings }
+        else { throw JournalAbsence.nothing("there is no journal of what the guest has set") }
         var set = Set(queues: [], policy: policy)
         for queue in connection.queues.indices {
-            let found = try find(
-                queueName(queue), NetQueue.journalBytes, queueFacts(connection, queue, vm), vm, "queue \(queue)")
-            guard let found else { return .otherRings }
+            let facts = queueFacts(connection, queue, vm)
+            guard let found = try find(queueName(queue), NetQueue.journalBytes, facts, vm, "queue \(queue)") else {
+                // Some of a greater number than before, whose making was cut short.
+                throw queue == 0 ? JournalAbsence.nothing("there is no journal of queue 0") : .otherRings
+            }
             set.queues.append(found)
         }
-        return .same(set)
+        return set
     }
 
-    /// Nil if it is of other rings.
+    /// Nil if there is none.
     private func find(
         _ name: String, _ bytes: Int, _ facts: JournalIdentity, _ vm: String?, _ what: String
     ) throws -> Journal? {
-        guard let file = try records.journal(name, bytes: Journal.headerSize + bytes, making: false) else {
-            throw Refusal(description: "there is no journal of \(what)")
-        }
+        guard let file = try records.journal(name, bytes: Journal.headerSize + bytes, making: false) else { return nil }
         let journal = try Journal(reading: file)
-        if let difference = journal.identity.difference(from: place(vm)) { throw difference }
-        guard journal.identity.difference(from: facts) == nil else { return nil }
+        if let difference = journal.identity.difference(from: place(vm)) {
+            throw JournalAbsence.nothing("\(difference)")
+        }
+        guard journal.identity.difference(from: facts) == nil else { throw JournalAbsence.otherRings }
         guard journal.faults < Self.tooManyFaults else {
             throw Refusal(
                 description: "\(what): \(journal.faults) processes in a row have ended for a fault of their own")
@@ -152,6 +172,7 @@ package struct NetJournals {
     func remove() throws(Fault) {
         try records.setRecord(policyName, nil)
         try remove(from: 0)
+        try records.setRecord(Self.settingsName(of: identity.number), nil)
     }
 
     private func remove(from first: Int) throws(Fault) {

@@ -1,5 +1,5 @@
 internal import NetFrames
-public import SharedRing
+package import SharedRing
 internal import Synchronization
 package import XenWire
 
@@ -44,20 +44,16 @@ public final class SharedReceivePolicy: Sendable {
     /// Where it is kept for the next process.
     let journal: Journal?
 
-    /// What no guest has set anything of.
-    ///
-    /// - Parameters:
-    ///   - queues: of the connection; what a guest may steer packets to.
-    ///   - journal: a new one; nil: it goes with the process.
-    public init(queues: Int = 1, journal: Journal? = nil) {
-        let policy = ReceivePolicy(hash: HashSettings(queues: queues))
-        if let journal { PolicyRecord(journal: journal).store(policy) }
-        self.policy = Mutex(policy)
-        self.journal = journal
+    /// What no guest has set anything of, and nobody keeps.
+    public init(queues: Int = 1) {
+        policy = Mutex(ReceivePolicy(hash: HashSettings(queues: queues)))
+        journal = nil
     }
 
-    /// What an earlier process has kept.
-    init(recovering journal: Journal, queues: Int) throws(JournalRefusal) {
+    /// What the journal keeps, perhaps of an earlier process: in a new one nothing is set.
+    ///
+    /// - Parameter queues: of the connection; what a guest may steer packets to.
+    package init(keeping journal: Journal, queues: Int) throws(JournalRefusal) {
         policy = Mutex(try PolicyRecord(journal: journal).load(queues: queues))
         self.journal = journal
     }

@@ -40,6 +40,21 @@ public struct JournalIdentity: Equatable, Sendable {
     }
 }
 
+/// Why there is no journal of a guest's rings.
+public enum JournalAbsence: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The guest has made itself other rings since, which nobody has served yet.
+    case otherRings
+    /// There is none of this guest's; why not.
+    case nothing(String)
+
+    public var description: String {
+        switch self {
+        case .otherRings: "the guest has made itself new rings"
+        case .nothing(let reason): reason
+        }
+    }
+}
+
 /// Why a journal is not believed.
 public enum JournalRefusal: Error, Equatable, Sendable, CustomStringConvertible {
     /// It is none, or half made, or of a version that is not known.

@@ -69,7 +69,8 @@ public enum DeviceEvent: Sendable {
 public enum Effect: Equatable, Sendable {
     /// Write the keys that a frontend reads before it sets up its rings.
     case publishTransportKeys
-    /// Negotiate, open the volume, map the rings, start the queues.
+    /// Negotiate, open the volume, map the rings, start the queues. An earlier process may have come as far and have been
+    /// killed before it could say so.
     case connect(frontendKeys: NodeValues)
     /// The same for rings that an earlier process has served and left as they are.
     case adopt(frontendKeys: NodeValues)
@@ -79,7 +80,10 @@ public enum Effect: Equatable, Sendable {
     case publishDeviceKeys
     /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
     case disconnect
-    /// Close what is behind the device.
+    /// The same of rings whose guest has made itself others. Until those are served it stays known which these were:
+    /// whoever is killed meanwhile leaves a guest that the next process recognises.
+    case suspend
+    /// Close what is behind the device, also what an earlier process has left open; no rings are known any more.
     case closeVolume
     /// Write our `state`, in a transaction that finds the node still there.
     case switchState(XenbusState)
@@ -159,24 +163,31 @@ private struct Step {
         state.isForgotten = true
     }
 
-    /// A device that was created, perhaps in the place of one that we still serve.
+    /// A device that was created, perhaps in the place of one that we still serve, or that a process before us has served.
     private mutating func begin(_ now: Observation) {
-        if stop() || state.hasPublished { release() }
-        absolve()
         // Created in one transaction with its frontend; without one it is half made or half removed.
-        guard now.frontend.isPresent else { return }
-        publish()
+        guard now.frontend.isPresent else {
+            if stop() || state.hasPublished { release() }
+            return absolve()
+        }
+        stop()
+        publish(isNew: true)
     }
 
     private mutating func whileWaiting(_ now: Observation) {
-        stop()
         switch now.frontend {
-        case .closing: move(to: .closing)
+        case .closing:
+            stop()
+            move(to: .closing)
         case nil, .unknown, .closed: close()
         case .initialised, .connected:
             publishAgain()
             connectWhenReady(now)
-        case .initialising, .initWait, .reconfiguring, .reconfigured: publishAgain()
+        case .initialising, .initWait, .reconfiguring, .reconfigured:
+            stop()
+            // What rings there may have been are gone, and we have not seen them go.
+            if !state.hasPublished { effects.append(.closeVolume) }
+            publishAgain()
         }
     }
 
@@ -204,13 +215,21 @@ private struct Step {
     }
 
     private mutating func whileClosed(_ now: Observation) {
-        if stop() { effects.append(.closeVolume) }
+        let wasServed = stop()
         state.hasFailed = false
-        guard now.isOnline, !state.isCondemned else { return }
-        switch now.frontend {
+        if comesBack(now) {
+            publish(isNew: false)
+        } else if wasServed {
+            effects.append(.closeVolume)
+        }
+    }
+
+    private func comesBack(_ now: Observation) -> Bool {
+        guard now.isOnline, !state.isCondemned else { return false }
+        return switch now.frontend {
         // Frontends that do not wait for our 2 are at 3 when we look again.
-        case .initialising, .initWait, .initialised: publish()
-        default: break
+        case .initialising, .initWait, .initialised: true
+        default: false
         }
     }
 
@@ -237,6 +256,14 @@ private struct Step {
         return true
     }
 
+    /// The guest makes itself new rings; they replace the older ones, which are known until then.
+    private mutating func replaceRings() {
+        guard state.isConnected else { return }
+        effects.append(.suspend)
+        state.connectedKeys = nil
+        state.liveKeys = nil
+    }
+
     private mutating func absolve() {
         if state.isCondemned { effects.append(.absolve) }
         state.isCondemned = false
@@ -256,7 +283,14 @@ private struct Step {
         move(to: .closed)
     }
 
-    private mutating func publish() {
+    /// The frontend makes itself rings from here on: those that a process knows after this are theirs.
+    private mutating func publish(isNew: Bool) {
+        release()
+        // Closing may find out that a flush had failed: on a disk that is another one now.
+        if isNew {
+            effects.append(.absolve)
+            state.isCondemned = false
+        }
         effects.append(.publishTransportKeys)
         state.hasPublished = true
         move(to: .initWait)
@@ -276,8 +310,17 @@ private struct Step {
     }
 
     private mutating func connectWhenReady(_ now: Observation) {
-        guard now.isPluggedIn else { return }
-        connect(now)
+        guard now.isPluggedIn else {
+            stop()
+            return
+        }
+        // Else our 4 was refused, or somebody took it back; the guest goes on using what it has.
+        if state.connectedKeys == now.frontendKeys {
+            update(now)
+        } else {
+            replaceRings()
+            connect(now)
+        }
         move(to: .connected)
     }
 
@@ -312,7 +355,9 @@ private struct Step {
             // Else the 8 would still be there when the frontend waits for the next one; xen-netback leaves it.
             return move(to: .connected)
         }
-        if stop() { connect(now) } else { adopt(now) }
+        guard state.isConnected else { return adopt(now) }
+        replaceRings()
+        connect(now)
     }
 
     /// Own state 5 under a frontend that has not begun to close.

@@ -58,17 +58,19 @@ public protocol SplitDevice: AnyObject {
 
     /// What a frontend reads before it sets up its rings.
     var transportKeys: [PublishedKey] { get }
-    /// Negotiates, opens what is behind the device and starts the queues; returns what describes the device.
+    /// Negotiates, opens what is behind the device and starts the queues; returns what describes the device. What an earlier
+    /// process has done on these very rings, before it could write state 4, is neither lost nor done twice.
     func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
     /// The same for rings that an earlier process has served: what is on them is not lost and not done twice.
     func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey]
     /// What the live keys say now: after each connection, and when they have changed.
     func update(_ keys: LiveKeys) throws(DeviceFailure)
-    /// Stops the queues and leaves everything so that another process can `adopt` it.
+    /// Stops the queues and leaves everything so that another process can `adopt` it. `connect` may follow, for rings that
+    /// the guest has made itself instead.
     func suspend()
     /// Stops the queues: what is in flight ends and is answered.
     func disconnect()
-    /// Closes what is behind the device.
+    /// Closes what is behind the device, also what an earlier process has left open; no rings are known any more.
     func closeVolume()
 
     /// While connected: the guest still grants us its rings, so it lives and waits for answers.

@@ -380,12 +380,10 @@ public final class XenbusDriver {
         case .switchState(let state): work.publication.state = state
         case .publishError(let reason): work.publication.write([errorKey(served.identity, reason)])
         case .connect(let keys): return try connect(served, keys, adopting: false, &work)
-        case .adopt(let keys):
-            // The live ones, too: what waits is served before they would come.
-            let live = devices[served.identity]?.state.observation?.liveKeys?.frontend ?? [:]
-            return try connect(served, keys.merging(live) { own, _ in own }, adopting: true, &work)
+        case .adopt(let keys): return try connect(served, keys, adopting: true, &work)
         case .update(let keys): return update(served.device, keys)
         case .disconnect: served.device.disconnect()
+        case .suspend: served.device.suspend()
         case .closeVolume: served.device.closeVolume()
         case .absolve: served.device.forgetFailure()
         case .forget:
@@ -399,6 +397,9 @@ public final class XenbusDriver {
         _ served: ServedDevice, _ keys: NodeValues, adopting: Bool, _ work: inout Work
     ) throws(XenstoreError) -> DeviceFailure? {
         if let failure = try nodes.checkFrontend(served.identity) { return failure }
+        // The live ones, too: what waits is served before they would come.
+        let live = devices[served.identity]?.state.observation?.liveKeys?.frontend ?? [:]
+        let keys = keys.merging(live) { own, _ in own }
         let backend = try nodes.backendKeys(served.identity, served.device.backendKeys)
             .merging(nodes.domainKeys(served.identity)) { own, _ in own }
         do throws(DeviceFailure) {

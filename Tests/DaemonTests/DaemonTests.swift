@@ -92,6 +92,57 @@ struct DaemonTests {
         second.kill()
     }
 
+    @Test func `what was done before a process could say 4 is known to the next one`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        for sector in 0..<40 { #expect(frontend.request(0, sector: UInt64(sector)) == 0) }
+        first.kill()
+        _ = first.wait()
+        let journal = world.directory + "/state/vbd-5.51712.queue0"
+        func file() throws -> Int? {
+            try FileManager.default.attributesOfItem(atPath: journal)[.systemFileNumber] as? Int
+        }
+        let before = try file()
+        #expect(frontend.request(0, sector: 7, patience: 0) == nil)
+        try world.write([World.back("state"): "2"])
+        let second = try world.startDaemon()
+        #expect(frontend.awaitResponse() == 0)
+        #expect(frontend.firstBytes[0] == 7)
+        #expect(try world.waitForState("4"))
+        #expect(try file() == before)
+        // What follows the frontend's next start is new.
+        try world.write([World.front("state"): "5"])
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        second.kill()
+        _ = second.wait()
+        try world.write([World.front("state"): "1"])
+        let third = try world.startDaemon()
+        #expect(try world.waitForState("2"))
+        #expect(try journals(world) == [])
+        third.kill()
+    }
+
+    /// The process goes over to them, and is killed at one instant or another of that.
+    @Test func `a guest that makes itself new rings has them served, whoever is killed meanwhile`() throws {
+        let world = try World()
+        var daemon = try world.startDaemon()
+        _ = try world.connect(try world.makeVolume(sectors: 64))
+        for round in 0..<24 {
+            var frontend = try Frontend(world)
+            try frontend.publish()
+            usleep(UInt32(round) * 300)
+            daemon.kill()
+            _ = daemon.wait()
+            daemon = try world.startDaemon()
+            let status = frontend.request(0, sector: UInt64(round))
+            try #require(status == 0, "\(round)")
+            #expect(try world.read(World.back("state")) == "4")
+        }
+        daemon.kill()
+    }
+
     private func journals(_ world: World) throws -> [String] {
         try FileManager.default.contentsOfDirectory(atPath: world.directory + "/state").filter { $0.contains("queue") }
     }

@@ -12,8 +12,8 @@ import Xenstore
 @Suite(.enabled(if: NetWorld.isPossible, "SKIPPED: root, /dev/net/tun, unshare, nsenter and ip are needed"))
 struct NetKillTests {
     /// An interface that is up and has 10.9.0.1 on the host's side.
-    private static func world() throws -> (NetWorld, ChildProcess) {
-        let world = try NetWorld()
+    private static func world(pages: UInt32 = 2048) throws -> (NetWorld, ChildProcess) {
+        let world = try NetWorld(pages: pages)
         let daemon = try world.startDaemon()
         try world.createInterface()
         try #require(try world.base.wait(NetWorld.back("state"), "2"))
@@ -72,7 +72,79 @@ struct NetKillTests {
         daemon.kill()
     }
 
-    @Test func `a multicast list survives`() throws {
+    /// A frontend uses its rings before it sees our 4.
+    @Test func `a process that is killed before it could say 4 costs the guest nothing either`() throws {
+        var (world, daemon) = try Self.world()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        let host = try #require(try world.resolve(front))
+        for round in 0..<20 {
+            try Self.sendDuring(front) { daemon.kill() }
+            _ = daemon.wait()
+            try world.base.write([NetWorld.back("state"): "2"])
+            daemon = try world.startDaemon()
+            #expect(
+                try world.base.eventually {
+                    try front.reap()
+                    _ = try front.take()
+                    return front.isIdle
+                }, "all is answered after \(round)")
+            #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        }
+        #expect(front.statuses.keys.allSatisfy { $0 == 0 })
+        #expect(try world.resolve(front) == host)
+        #expect(try world.ping(front, host, payload: 1400) != nil)
+        daemon.kill()
+    }
+
+    /// The process goes over to them, and is killed at one instant or another of that.
+    @Test func `a guest that makes itself new rings has them served, whoever is killed meanwhile`() throws {
+        var (world, daemon) = try Self.world(pages: 8192)
+        var front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        for round in 0..<14 {
+            front = try world.connect()
+            usleep(UInt32(round) * 700)
+            daemon.kill()
+            _ = daemon.wait()
+            daemon = try world.startDaemon()
+            try #require(try world.resolve(front) != nil, "\(round)")
+            #expect(try world.base.read(NetWorld.back("state")) == "4")
+        }
+        daemon.kill()
+    }
+
+    @Test func `nodes that have become wrong change nothing, in a process that lives or in the next one`() throws {
+        var (world, daemon) = try Self.world()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        let host = try #require(try world.resolve(front))
+        // A byte an hour: what passes is a burst of 128 KiB.
+        try world.base.write([NetWorld.back("rate"): "1,4294967295"])
+        func passes() throws -> Int {
+            var passed = 0
+            while passed < 200, try world.ping(front, host, payload: 1400, seconds: 5) != nil { passed += 1 }
+            return passed
+        }
+        #expect(try (1..<100).contains(passes()))
+        try world.base.write([
+            NetWorld.back("rate"): "much", NetWorld.back("mac"): "mine", NetWorld.back("mtu"): "-1",
+        ])
+        #expect(try passes() == 0)
+        daemon.kill()
+        _ = daemon.wait()
+        daemon = try world.startDaemon()
+        #expect(try world.resolve(front) == host)
+        #expect(try (1..<100).contains(passes()), "the limit holds, and begins with a burst")
+        #expect(try world.base.read(NetWorld.back("state")) == "4")
+        try world.base.write([NetWorld.back("rate"): "10000000,10000"])
+        #expect(try world.resolve(front) == host)
+        #expect(try world.ping(front, host, payload: 1400) != nil)
+        daemon.kill()
+    }
+
+    @Test(arguments: ["4", "2"])
+    func `a multicast list survives`(state: String) throws {
         var (world, daemon) = try Self.world()
         let front = try world.connect(0, ["request-multicast-control": "1"])
         #expect(try world.base.wait(NetWorld.back("state"), "4"))
@@ -86,6 +158,8 @@ struct NetKillTests {
             })
         daemon.kill()
         _ = daemon.wait()
+        // Killed after it had said 4, or before.
+        try world.base.write([NetWorld.back("state"): state])
         daemon = try world.startDaemon()
         _ = try #require(try world.resolve(front))
         var seen: Swift.Set<UInt8> = []

@@ -400,22 +400,22 @@ private final class WatchedEvents: EventChannel {
 
     @Test func `what a guest has set is there for the next process`() throws {
         let kept = try Kept()
-        let policy = SharedReceivePolicy(queues: 4, journal: kept.journal)
+        let policy = try SharedReceivePolicy(keeping: kept.journal, queues: 4)
         for last in 0..<64 { #expect(policy.change { $0.change(.joinMulticast(Self.group(last))) }) }
         #expect(policy.change { $0.change(.leaveMulticast(Self.group(7))) })
         let hash = HashSettings(
             queues: 4, algorithm: .toeplitz, types: [.ipv4, .ipv6TCP], key: (0..<40).map { UInt8($0) },
             mapping: (0..<128).map { UInt8($0 % 4) })
         policy.change { $0.hash = hash }
-        let next = try SharedReceivePolicy(recovering: kept.journal, queues: 4).current
+        let next = try SharedReceivePolicy(keeping: kept.journal, queues: 4).current
         #expect(next.groups == Set((0..<64).filter { $0 != 7 }.map(Self.group)))
         #expect(next.hash == hash)
-        #expect(throws: JournalRefusal.self) { try SharedReceivePolicy(recovering: kept.journal, queues: 3) }
+        #expect(throws: JournalRefusal.self) { try SharedReceivePolicy(keeping: kept.journal, queues: 3) }
     }
 
     @Test func `a change that was not written to its end is none`() throws {
         let kept = try Kept()
-        let policy = SharedReceivePolicy(queues: 1, journal: kept.journal)
+        let policy = try SharedReceivePolicy(keeping: kept.journal, queues: 1)
         #expect(policy.change { $0.change(.joinMulticast(Self.group(1))) })
         let before = unsafe Array(UnsafeRawBufferPointer(start: kept.body, count: PolicyRecord.bytes))
         #expect(policy.change { $0.change(.joinMulticast(Self.group(2))) })
@@ -424,24 +424,24 @@ private final class WatchedEvents: EventChannel {
         for length in stride(from: 8, through: PolicyRecord.bytes, by: 97) {
             unsafe kept.body.copyMemory(
                 from: Array(before[..<8]) + after[8..<length] + before[length...], byteCount: PolicyRecord.bytes)
-            #expect(try SharedReceivePolicy(recovering: kept.journal, queues: 1).current.groups == [Self.group(1)])
+            #expect(try SharedReceivePolicy(keeping: kept.journal, queues: 1).current.groups == [Self.group(1)])
         }
         unsafe kept.body.copyMemory(from: after, byteCount: PolicyRecord.bytes)
         #expect(
-            try SharedReceivePolicy(recovering: kept.journal, queues: 1).current.groups
+            try SharedReceivePolicy(keeping: kept.journal, queues: 1).current.groups
                 == [Self.group(1), Self.group(2)])
     }
 
     @Test func `what is damaged is not believed`() throws {
         let kept = try Kept()
-        let policy = SharedReceivePolicy(queues: 1, journal: kept.journal)
+        let policy = try SharedReceivePolicy(keeping: kept.journal, queues: 1)
         #expect(policy.change { $0.change(.joinMulticast(Self.group(1))) })
         let good = unsafe Array(UnsafeRawBufferPointer(start: kept.body, count: PolicyRecord.bytes))
         for offset in stride(from: 64, to: 64 + 2048, by: 13) {
             var bytes = good
             bytes[offset] ^= 0x40
             unsafe kept.body.copyMemory(from: bytes, byteCount: bytes.count)
-            guard let found = try? SharedReceivePolicy(recovering: kept.journal, queues: 1).current else { continue }
+            guard let found = try? SharedReceivePolicy(keeping: kept.journal, queues: 1).current else { continue }
             #expect(found.groups == [Self.group(1)], "the copy that does not count, at \(offset)")
         }
     }
@@ -461,7 +461,7 @@ private final class WatchedEvents: EventChannel {
                 events: WatchedEvents {}, recovers: recovers)
         }
         do {
-            let first = try ring(SharedReceivePolicy(queues: 4, journal: kept.journal), recovers: false)
+            let first = try ring(try SharedReceivePolicy(keeping: kept.journal, queues: 4), recovers: false)
             front.put(7, 1)
             front.put(2, 15)
             front.publish()
@@ -470,7 +470,7 @@ private final class WatchedEvents: EventChannel {
         // The second one's answer was not published.
         let producer = unsafe xen_load_relaxed(page.base + Int(XEN_RING_RSP_PROD))
         unsafe xen_store_relaxed(page.base + Int(XEN_RING_RSP_PROD), producer &- 1)
-        let policy = try SharedReceivePolicy(recovering: kept.journal, queues: 4)
+        let policy = try SharedReceivePolicy(keeping: kept.journal, queues: 4)
         #expect(policy.current.hash.algorithm == .toeplitz)
         let next = try ring(policy, recovers: true)
         #expect(next.turn())

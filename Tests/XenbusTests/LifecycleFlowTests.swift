@@ -73,7 +73,7 @@ struct LifecycleFlowTests {
 
     @Test func `first connect: transport keys and 2 before hotplug, 4 only after it`() {
         var world = World(own: .initialising, frontend: .initialising)
-        #expect(world.effects == [.publishTransportKeys, .switchState(.initWait)])
+        #expect(world.effects == [.closeVolume, .absolve, .publishTransportKeys, .switchState(.initWait)])
         world.change { $0.frontend = .initialised }
         #expect(world.written == [.initWait])
         world.change { $0.hotplug = .pending }
@@ -120,7 +120,8 @@ struct LifecycleFlowTests {
         world.change { $0.frontend = .initialising }
         #expect(
             world.effects == [
-                .disconnect, .closeVolume, .switchState(.closed), .publishTransportKeys, .switchState(.initWait),
+                .disconnect, .closeVolume, .switchState(.closed), .closeVolume, .publishTransportKeys,
+                .switchState(.initWait),
             ])
     }
 
@@ -172,10 +173,21 @@ struct LifecycleFlowTests {
             $0.frontendKeys = ["ring-ref": 9]
         }
         #expect(
-            world.effects == [.disconnect, .connect(frontendKeys: ["ring-ref": 9]), .publishDeviceKeys])
+            world.effects == [.suspend, .connect(frontendKeys: ["ring-ref": 9]), .publishDeviceKeys])
         #expect(world.now.backend == .connected)
         world.change { $0.frontend = .connected }
         #expect(world.effects.count == 3)
+    }
+
+    @Test func `a 4 that was not written is written again, and the queues go on`() {
+        var world = World.connected
+        world.change { $0.backend = .initWait }
+        #expect(world.effects == [.switchState(.connected)] && world.state.isConnected)
+    }
+
+    @Test func `a new process finds a guest that started over before anybody said 4`() {
+        let world = World(own: .initWait, frontend: .initialising, hotplug: .connected)
+        #expect(world.effects == [.closeVolume, .publishTransportKeys])
     }
 
     @Test func `a new process takes over a connected device without writing a state`() {
@@ -201,7 +213,9 @@ struct LifecycleFlowTests {
             $0.hotplug = .absent
         }
         #expect(
-            world.effects == [.disconnect, .closeVolume, .publishTransportKeys, .switchState(.initWait)])
+            world.effects == [
+                .disconnect, .closeVolume, .absolve, .publishTransportKeys, .switchState(.initWait),
+            ])
     }
 
     @Test func `a fatal error closes the connection and a frontend that starts over is served again`() {

@@ -59,8 +59,9 @@ struct LifecycleTableTests {
 
     // Rows: own state absent, 0 ... 8. Columns: frontend state absent, 0 ... 8.
     // A cell is the state that is written ("-": none) and what else happens: "." nothing, "p" publish transport keys,
-    // "a" adopt, "b" publish and connect, "d" disconnect, "D" disconnect and publish, "r" disconnect and connect,
-    // "x" forget, "X" disconnect and forget. Closing the volume goes with every 6, disconnect-and-publish and forget.
+    // "a" adopt, "b" publish and connect, "d" disconnect, "D" disconnect and publish, "r" suspend and connect, "x" forget,
+    // "X" disconnect and forget. Closing the volume goes with every 6 and forget, and with every publishing but that under
+    // a frontend that has its rings.
 
     static let freshOnlineReady = """
         -x -x -x -x -x -x -x -x -x -x
@@ -118,7 +119,7 @@ struct LifecycleTableTests {
         -X -X -X -X -X -X -X -X -X -X
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
-        6d 6d -d -d 4r 4r 5d 6d -d -d
+        6d 6d -d -d 4. 4. 5d 6d -d -d
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
         6d 6d 6d 6d -. -. 5d 6d -. -.
         6d 6d 6d 6d -. -. -d 6d -. -.
@@ -131,11 +132,24 @@ struct LifecycleTableTests {
         -X -X -X -X -X -X -X -X -X -X
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
-        6d 6d -d -d 4r 4r 5d 6d -d -d
+        6d 6d -d -d 4. 4. 5d 6d -d -d
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
         6d 6d 6d 6d -. -. 5d 6d -. -.
         6d 6d 6d 6d -. -. -d 6d -. -.
         -d -d -d -d -d -d -d -d -d -d
+        -d -d 2D 2D 2D 2D 2D 2D 2D 2D
+        -d -d 2D 2D 2D 2D 2D 2D 2D 2D
+        """
+
+    static let servingOthers = """
+        -X -X -X -X -X -X -X -X -X -X
+        -d -d 2D 2D 2D 2D 2D 2D 2D 2D
+        -d -d 2D 2D 2D 2D 2D 2D 2D 2D
+        6d 6d -d -d 4r 4r 5d 6d -d -d
+        -d -d 2D 2D 2D 2D 2D 2D 2D 2D
+        6d 6d 6d 6d -r -r 5d 6d -. -.
+        6d 6d 6d 6d -. -. -d 6d -. -.
+        -d -d 2D 2D 2D -d -d -d -d -d
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
         -d -d 2D 2D 2D 2D 2D 2D 2D 2D
         """
@@ -148,8 +162,11 @@ struct LifecycleTableTests {
         let adopts = effects.contains { if case .adopt = $0 { true } else { false } }
         let publishes = effects.contains(.publishTransportKeys)
         let disconnects = effects.contains(.disconnect)
+        let suspends = effects.contains(.suspend)
         let rest =
             switch (effects.contains(.forget), disconnects, publishes, connects || adopts) {
+            case (false, false, false, true) where suspends: adopts ? "?" : "r"
+            case _ where suspends: "?"
             case (true, false, false, false): "x"
             case (true, true, false, false): "X"
             case (false, false, false, false): "."
@@ -158,7 +175,6 @@ struct LifecycleTableTests {
             case (false, false, true, true): "b"
             case (false, true, false, false): "d"
             case (false, true, true, false): "D"
-            case (false, true, false, true): "r"
             default: "?"
             }
         return written + rest
@@ -197,6 +213,29 @@ struct LifecycleTableTests {
         #expect(
             Self.table(of: Self.connected, online: false, hotplug: .connected, script: true)
                 == Self.servingOfflineReady)
+        #expect(
+            Self.table(of: Self.elsewhere, online: true, hotplug: .connected, script: true) == Self.servingOthers)
+    }
+
+    /// What is known of rings is believed when xenstore says 2 or 4 to them, so it must not be of older ones.
+    @Test(arguments: starts)
+    func `before a frontend makes itself rings, those that were are given up`(_ start: DeviceState) {
+        for now in Self.observations {
+            let (_, effects) = Lifecycle.step(start, .observed(now))
+            guard let offered = effects.firstIndex(of: .publishTransportKeys) else { continue }
+            let hasRings = now.backend == .initWait && (now.frontend == .initialised || now.frontend == .connected)
+            #expect(effects[..<offered].contains(.closeVolume) == !hasRings, "\(now)")
+        }
+    }
+
+    /// Whoever is killed in between would leave rings that are said to be served, and of which nobody knows anything.
+    @Test(arguments: starts)
+    func `rings are not given up where others follow`(_ start: DeviceState) {
+        for now in Self.observations {
+            let (_, effects) = Lifecycle.step(start, .observed(now))
+            guard effects.contains(where: Self.startsQueues) else { continue }
+            #expect(!effects.contains(.disconnect) && !effects.contains(.closeVolume), "\(now)")
+        }
     }
 
     // MARK: invariants
@@ -248,7 +287,7 @@ struct LifecycleTableTests {
             let (state, _, history) = Self.settle(start, now)
             let touching = history.joined().filter {
                 switch $0 {
-                case .disconnect, .closeVolume, .absolve, .forget: false
+                case .disconnect, .suspend, .closeVolume, .absolve, .forget: false
                 default: true
                 }
             }
@@ -314,7 +353,7 @@ struct LifecycleTableTests {
                     running = true
                 default: break
                 }
-                if effect == .disconnect {
+                if effect == .disconnect || effect == .suspend {
                     #expect(running)
                     running = false
                 }
