@@ -17,7 +17,11 @@ public final class Device: SplitDevice {
     private let log: Logger
     private let journals: DeviceJournals
     private var session: DeviceSession?
-    private var postponed: PostponedAdoption?
+    private var postponed: (attempt: PostponedAdoption, reason: String)?
+    /// The guest's rings are about to be replaced by new ones, under state 4.
+    private var replacesRings = false
+    /// What closing the volume has found out, to be told.
+    private var lateFailure: DeviceFailure?
     /// What the guest was told is what an earlier process offered.
     private var goesByEarlierOffer = false
 
@@ -53,6 +57,7 @@ public final class Device: SplitDevice {
     // MARK: life
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
+        guard !replacesRings else { return try serve(frontend, backend, adopts: false) }
         do { return try start(frontend, backend, adopting: false) } catch { throw failure("\(error)", error) }
     }
 
@@ -61,17 +66,23 @@ public final class Device: SplitDevice {
     /// now, the volume or memory, is waited for: the guest notices a longer pause, where it would lose a disk.
     public func adopt(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         goesByEarlierOffer = true
-        return try adopt(PostponedAdoption(frontend, backend, since: clock.now()))
+        return try serve(frontend, backend, adopts: true)
     }
 
-    private func adopt(_ attempt: PostponedAdoption) throws(DeviceFailure) -> [PublishedKey] {
+    private func serve(
+        _ frontend: NodeValues, _ backend: NodeValues, adopts: Bool
+    ) throws(DeviceFailure) -> [PublishedKey] {
+        try serve(PostponedAdoption(frontend, backend, adopts: adopts, since: clock.now()))
+    }
+
+    private func serve(_ attempt: PostponedAdoption) throws(DeviceFailure) -> [PublishedKey] {
         let isFirst = postponed == nil
-        postponed = nil
+        (postponed, replacesRings) = (nil, false)
         do {
-            return try start(attempt.frontend, attempt.backend, adopting: true)
+            return try start(attempt.frontend, attempt.backend, adopting: attempt.adopts)
         } catch let error where attempt.mayGoOn(after: error, now: clock.now()) {
-            postponed = attempt
             let reason = "not served on yet, the guest waits: \(error)"
+            postponed = (attempt, reason)
             if isFirst { log.critical("\(reason)") }
             return [PublishedKey("error", reason)]
         } catch {
@@ -85,10 +96,10 @@ public final class Device: SplitDevice {
         return DeviceFailure(reason, .device)
     }
 
-    private func adoptPostponed() -> [DeviceNews] {
-        guard let attempt = postponed else { return [] }
+    private func servePostponed() -> [DeviceNews] {
+        guard let attempt = postponed?.attempt else { return [] }
         do throws(DeviceFailure) {
-            let keys = try adopt(attempt)
+            let keys = try serve(attempt)
             return postponed == nil ? [.changed(keys)] : []
         } catch {
             return [.failed(error)]
@@ -134,6 +145,7 @@ public final class Device: SplitDevice {
     private var host: UInt16 { records.boot.utf8.reduce(0) { ($0 &* 31) &+ UInt16($1) } }
 
     public func suspend() {
+        replacesRings = true
         postponed = nil
         session?.stop()
         session = nil
@@ -141,7 +153,7 @@ public final class Device: SplitDevice {
 
     /// The rings are given up: nobody is to find a journal of them, as long as it says no more than that.
     public func disconnect() {
-        postponed = nil
+        (postponed, replacesRings) = (nil, false)
         guard let session else { return }
         session.stop()
         guard session.isFenceOpen else { return }
@@ -151,12 +163,18 @@ public final class Device: SplitDevice {
 
     /// Also of a connection that ended while nobody served it.
     public func closeVolume() {
-        postponed = nil
+        (postponed, replacesRings) = (nil, false)
         goesByEarlierOffer = false
         awaitEarlierProcess()
         session = nil
-        if let fault = journals.flushFailure() { write(.failure, "\(fault)") }
+        noteFlushFailure()
         removeJournals()
+    }
+
+    /// Of a guest that closed before anybody had seen it.
+    private func noteFlushFailure() {
+        guard recordedFailure == nil, let fault = journals.flushFailure() else { return }
+        lateFailure = failure("\(fault)", DeviceJournals.FlushFailure(fault: fault))
     }
 
     /// A process before this one may have been killed with writes under way that this one never came to wait for. After our
@@ -198,7 +216,11 @@ public final class Device: SplitDevice {
     public var attention: Int32 { session?.attention ?? -1 }
 
     public func attend() -> [DeviceNews] {
-        guard let session else { return adoptPostponed() }
+        if let failure = lateFailure {
+            lateFailure = nil
+            return [.failed(failure)]
+        }
+        guard let session else { return servePostponed() }
         return session.changedConditions().compactMap { news(of: $0, $1) } + resized(session)
     }
 
@@ -236,7 +258,10 @@ public final class Device: SplitDevice {
 
     public var recordedFailure: String? { read(.failure) }
 
-    public func forgetFailure() { write(.failure, nil) }
+    public func forgetFailure() {
+        lateFailure = nil
+        write(.failure, nil)
+    }
 
     private func read(_ record: Record) -> String? {
         do throws(Fault) {
@@ -257,5 +282,5 @@ public final class Device: SplitDevice {
     }
 
     /// For the status file.
-    public var status: JSON? { session?.status }
+    public var status: JSON? { session?.status ?? postponed.map { ["waits_for": .string($0.reason)] } }
 }

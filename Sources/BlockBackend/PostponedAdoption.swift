@@ -2,16 +2,19 @@ internal import Descriptors
 internal import Glibc
 internal import Xenbus
 
-/// Rings of an earlier process that cannot be served on for want of something that the host may have again in a moment.
+/// A connected guest's rings that cannot be served for want of something that the host may have again in a moment.
 struct PostponedAdoption {
     let frontend: NodeValues
     let backend: NodeValues
+    /// They are an earlier process's; else the guest's new ones, in the place of some that were served.
+    let adopts: Bool
     /// On the device's clock, in nanoseconds.
     private let since: UInt64
 
-    init(_ frontend: NodeValues, _ backend: NodeValues, since: UInt64) {
+    init(_ frontend: NodeValues, _ backend: NodeValues, adopts: Bool, since: UInt64) {
         self.frontend = frontend
         self.backend = backend
+        self.adopts = adopts
         self.since = since
     }
 

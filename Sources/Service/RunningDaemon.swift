@@ -47,12 +47,13 @@ public struct RunningDaemon: Equatable, Sendable {
         return now
     }
 
-    /// Devices that its status file calls connected; 0 if the file is an earlier process's.
+    /// Devices that its status file calls connected, and that do not wait for their volume; 0 if the file is an earlier
+    /// process's.
     public var connectedDevices: Int {
         let status = Self.text("\(stem).status") ?? ""
         guard status.hasPrefix("{\"process\":\(process),") else { return 0 }
         return status.split(separator: "\"state\":", omittingEmptySubsequences: false).dropFirst()
-            .count { $0.hasPrefix("\"Connected\"") }
+            .count { $0.hasPrefix("\"Connected\"") && !$0.contains("\"waits_for\"") }
     }
 
     var stateDirectory: String { String(stem[..<(stem.lastIndex(of: "/") ?? stem.startIndex)]) }

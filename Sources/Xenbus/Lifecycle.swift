@@ -310,17 +310,11 @@ private struct Step {
     }
 
     private mutating func connectWhenReady(_ now: Observation) {
-        guard now.isPluggedIn else {
-            stop()
-            return
-        }
-        // Else our 4 was refused, or somebody took it back; the guest goes on using what it has.
-        if state.connectedKeys == now.frontendKeys {
-            update(now)
-        } else {
-            replaceRings()
-            connect(now)
-        }
+        // Our 4 was refused, or somebody took it back; the guest goes on using what it has.
+        let isServed = now.isPluggedIn && state.connectedKeys == now.frontendKeys
+        if !isServed { stop() }
+        guard now.isPluggedIn else { return }
+        if isServed { update(now) } else { connect(now) }
         move(to: .connected)
     }
 

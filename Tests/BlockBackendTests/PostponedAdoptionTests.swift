@@ -13,7 +13,7 @@ import Testing
 ])
 func whatMayComeBackIsWaitedForAMinute(error: any Error, may: Bool) {
     let second: UInt64 = 1_000_000_000
-    let attempt = PostponedAdoption([:], [:], since: 7 * second)
+    let attempt = PostponedAdoption([:], [:], adopts: true, since: 7 * second)
     #expect(attempt.mayGoOn(after: error, now: 7 * second) == may)
     #expect(attempt.mayGoOn(after: error, now: 66 * second) == may)
     #expect(!attempt.mayGoOn(after: error, now: 67 * second))

@@ -312,6 +312,31 @@ struct DaemonTests {
         third.kill()
     }
 
+    @Test func `a failed flush that nobody has seen keeps the disk closed, also to who finds it when it closes`() throws
+    {
+        let world = try World()
+        let first = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        try write([UInt8(EIO), 0, 0, 0], at: 64 + 12, world)
+        try world.write([World.front("state"): "6"])
+        let second = try world.startDaemon()
+        #expect(try world.waitForState("6"))
+        #expect(
+            try world.eventually {
+                try world.read(World.back("error"))?.contains("make writes durable: Input/output error") == true
+            })
+        try world.write([World.front("state"): "1"])
+        usleep(200_000)
+        #expect(try world.read(World.back("state")) == "6", "it failed for good")
+        // Another disk in its place has nothing to do with that.
+        try world.write([World.back("state"): "1"])
+        #expect(try world.waitForState("2"))
+        second.kill()
+    }
+
     /// Kills the daemon, takes the volume away, puts a request on the ring and starts another daemon.
     private func loseVolume(
         _ volume: String, _ world: World, _ first: ChildProcess, _ frontend: inout Frontend
@@ -339,6 +364,28 @@ struct DaemonTests {
         #expect(try world.wait(World.back("error"), nil))
         #expect(try world.read(World.back("state")) == "4")
         #expect(frontend.request(0, sector: 16) == 0)
+        daemon.kill()
+    }
+
+    @Test func `a guest that makes itself new rings while its volume is waited for goes on waiting`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        var before = try world.connect(volume)
+        let daemon = try loseVolume(volume, world, first, &before)
+        func served() -> Int? {
+            RunningDaemon.all("xen-blkbackd", prefix: "vbd", in: world.directory + "/state").first?.connectedDevices
+        }
+        #expect(try world.eventually { try world.status?.contains("waits_for") == true })
+        #expect(served() == 0)
+        var frontend = try Frontend(world)
+        try frontend.publish()
+        #expect(frontend.request(0, sector: 8, patience: 1) == nil)
+        #expect(try world.read(World.back("state")) == "4")
+        try FileManager.default.moveItem(atPath: volume + ".away", toPath: volume)
+        #expect(frontend.awaitResponse() == 0)
+        #expect(frontend.firstBytes == [8, 9, 10, 11, 12, 13, 14, 15])
+        #expect(try world.eventually { served() == 1 })
         daemon.kill()
     }
 
