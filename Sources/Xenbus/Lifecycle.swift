@@ -80,8 +80,8 @@ public enum Effect: Equatable, Sendable {
     case publishDeviceKeys
     /// Take no more requests, let what is in flight end and be answered, unmap, unbind.
     case disconnect
-    /// The same of rings whose guest has made itself others. Until those are served it stays known which these were:
-    /// whoever is killed meanwhile leaves a guest that the next process recognises.
+    /// The same before the next connection, mostly to rings that the guest has made itself instead. Until those are served it
+    /// stays known which these were: whoever is killed meanwhile leaves a guest that the next process recognises.
     case suspend
     /// Close what is behind the device, also what an earlier process has left open; no rings are known any more.
     case closeVolume
@@ -247,21 +247,15 @@ private struct Step {
     // What the rules are made of.
 
     /// Ends the queues; false if there were none.
+    ///
+    /// - Parameter how: `.suspend` if a connection follows. Until new rings are served the old ones are known.
     @discardableResult
-    private mutating func stop() -> Bool {
+    private mutating func stop(_ how: Effect = .disconnect) -> Bool {
         guard state.isConnected else { return false }
-        effects.append(.disconnect)
+        effects.append(how)
         state.connectedKeys = nil
         state.liveKeys = nil
         return true
-    }
-
-    /// The guest makes itself new rings; they replace the older ones, which are known until then.
-    private mutating func replaceRings() {
-        guard state.isConnected else { return }
-        effects.append(.suspend)
-        state.connectedKeys = nil
-        state.liveKeys = nil
     }
 
     private mutating func absolve() {
@@ -310,11 +304,13 @@ private struct Step {
     }
 
     private mutating func connectWhenReady(_ now: Observation) {
-        // Our 4 was refused, or somebody took it back; the guest goes on using what it has.
-        let isServed = now.isPluggedIn && state.connectedKeys == now.frontendKeys
-        if !isServed { stop() }
-        guard now.isPluggedIn else { return }
-        if isServed { update(now) } else { connect(now) }
+        guard now.isPluggedIn else {
+            stop()
+            return
+        }
+        // Queues that run: our 4, and the keys with it, could not be written, or somebody took it back.
+        stop(.suspend)
+        connect(now)
         move(to: .connected)
     }
 
@@ -350,7 +346,7 @@ private struct Step {
             return move(to: .connected)
         }
         guard state.isConnected else { return adopt(now) }
-        replaceRings()
+        stop(.suspend)
         connect(now)
     }
 

@@ -72,6 +72,26 @@ struct NetKillTests {
         daemon.kill()
     }
 
+    @Test func `a 4 that somebody takes back is written again, and costs the guest nothing`() throws {
+        let (world, daemon) = try Self.world()
+        let front = try world.connect()
+        #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        let host = try #require(try world.resolve(front))
+        for round in 0..<10 {
+            try Self.sendDuring(front) { try? world.base.write([NetWorld.back("state"): "2"]) }
+            #expect(
+                try world.base.eventually {
+                    try front.reap()
+                    _ = try front.take()
+                    return front.isIdle
+                }, "all is answered after \(round)")
+            #expect(try world.base.wait(NetWorld.back("state"), "4"))
+        }
+        #expect(front.statuses.keys.allSatisfy { $0 == 0 })
+        #expect(try world.resolve(front) == host)
+        daemon.kill()
+    }
+
     /// A frontend uses its rings before it sees our 4.
     @Test func `a process that is killed before it could say 4 costs the guest nothing either`() throws {
         var (world, daemon) = try Self.world()

@@ -179,10 +179,13 @@ struct LifecycleFlowTests {
         #expect(world.effects.count == 3)
     }
 
-    @Test func `a 4 that was not written is written again, and the queues go on`() {
+    @Test func `a 4 that was not written is written again, with what belongs to it`() {
         var world = World.connected
         world.change { $0.backend = .initWait }
-        #expect(world.effects == [.switchState(.connected)] && world.state.isConnected)
+        #expect(
+            world.effects == [
+                .suspend, .connect(frontendKeys: ["ring-ref": 8]), .publishDeviceKeys, .switchState(.connected),
+            ])
     }
 
     @Test func `a new process finds a guest that started over before anybody said 4`() {
