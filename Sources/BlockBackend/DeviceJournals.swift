@@ -56,7 +56,8 @@ struct DeviceJournals {
         if let fault = flushFailure(of: place(vm)) { throw FlushFailure(fault: fault) }
         var journals: [Journal] = []
         for queue in connection.rings.indices {
-            guard let file = try records.journal(name(queue), bytes: bytes(connection, queue), making: false) else {
+            // Of any size: that of other rings may be another.
+            guard let file = try records.journal(name(queue), bytes: nil, making: false) else {
                 throw journals.isEmpty
                     ? JournalAbsence.nothing("there is no journal of what is in flight") : .otherRings
             }
@@ -65,6 +66,7 @@ struct DeviceJournals {
                 throw JournalAbsence.nothing("\(difference)")
             }
             if journal.identity.difference(from: ring(connection, queue)) != nil { throw JournalAbsence.otherRings }
+            guard file.count == bytes(connection, queue) else { throw JournalRefusal.notAJournal("its size") }
             try checkVolume(journal, volume)
             try checkFaults(journal, queue)
             journals.append(journal)

@@ -191,7 +191,7 @@ public final class NetDevice: SplitDevice {
         let means = try means.get()
         let connection = try negotiate(frontend, means)
         let kept = try journals.find(connection, vm: backend[DomainKeys.vm]?.text)
-        try start(Start(connection, try settingsAgain(backend), kept, recovers: true), frontend, means)
+        try start(Start(connection, try settings(backend), kept, recovers: true), frontend, means)
     }
 
     /// What an earlier process served may be more than is offered now, but not more queues than the TAP device has.
@@ -212,10 +212,22 @@ public final class NetDevice: SplitDevice {
         }
     }
 
-    /// Remembers what the interface goes by.
+    /// What the toolstack's nodes say may have become wrong since the guest was connected, which is no reason to lose it: as
+    /// in a process that lives, the interface goes on as it was.
     private func settings(_ backend: NodeValues) throws(KeyRefusal) -> InterfaceSettings {
-        let settings = try InterfaceSettings(backend, filters: filters)
-        follow(backend.filter { InterfaceSettings.keys.contains($0.key) })
+        do {
+            return try understood(backend)
+        } catch {
+            guard let kept = journals.settings else { throw error }
+            log.warning("the interface goes on as it was: \(error)")
+            return try understood(kept)
+        }
+    }
+
+    /// Remembers what the interface goes by.
+    private func understood(_ nodes: NodeValues) throws(KeyRefusal) -> InterfaceSettings {
+        let settings = try InterfaceSettings(nodes, filters: filters)
+        follow(nodes.filter { InterfaceSettings.keys.contains($0.key) })
         return settings
     }
 
@@ -223,18 +235,6 @@ public final class NetDevice: SplitDevice {
         guard followed != nodes else { return }
         followed = nodes
         attempt { () throws(Fault) in try journals.note(settings: nodes) }
-    }
-
-    /// What the toolstack's nodes say may have become wrong since the guest was connected, which is no reason to lose it: as
-    /// in a process that lives, the interface goes on as it was.
-    private func settingsAgain(_ backend: NodeValues) throws(KeyRefusal) -> InterfaceSettings {
-        do {
-            return try settings(backend)
-        } catch {
-            guard let kept = journals.settings else { throw error }
-            log.warning("the interface goes on as it was: \(error)")
-            return try settings(kept)
-        }
     }
 
     /// What a connection is started with.

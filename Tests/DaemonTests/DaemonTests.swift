@@ -131,7 +131,7 @@ struct DaemonTests {
         _ = try world.connect(try world.makeVolume(sectors: 64))
         for round in 0..<24 {
             var frontend = try Frontend(world)
-            try frontend.publish()
+            try frontend.publish(round % 2 == 0 ? frontend.twoPages : frontend.onePage)
             usleep(UInt32(round) * 300)
             daemon.kill()
             _ = daemon.wait()
@@ -417,13 +417,14 @@ struct DaemonTests {
 
     /// What is done to the journal, and what the next process says of it.
     enum Damage: CaseIterable {
-        case gone, empty, cutShort, zeroes, otherBoot, otherDisk
+        case gone, empty, headOnly, cutShort, zeroes, otherBoot, otherDisk
 
         var complaint: String {
             switch self {
             case .gone: "no journal"
-            case .empty, .cutShort: "is no file of"
-            case .zeroes: "no journal: its first word"
+            case .empty: "is no file of"
+            case .headOnly, .zeroes: "no journal: its first word"
+            case .cutShort: "no journal: its size"
             case .otherBoot: "no journal: the checksum"
             case .otherDisk: "the journal's device is vbd-5-51728, not vbd-5-51712"
             }
@@ -445,7 +446,8 @@ struct DaemonTests {
         switch damage {
         case .gone: try FileManager.default.removeItem(at: journal)
         case .empty: try Data().write(to: journal)
-        case .cutShort: try bytes.prefix(4096).write(to: journal)
+        case .headOnly: try bytes.prefix(4096).write(to: journal)
+        case .cutShort: try bytes.prefix(8192).write(to: journal)
         case .zeroes: try Data(count: bytes.count).write(to: journal)
         case .otherBoot:
             bytes[140] ^= 1

@@ -170,6 +170,17 @@ final class World {
         try world.write(nodes)
     }
 
+    /// A ring of two pages, for `publish`. The data's page is the second one: fewer than 32 requests leave it alone.
+    var twoPages: [String: String] {
+        [
+            World.front("ring-page-order"): "1", World.front("ring-ref0"): "\(ringReference)",
+            World.front("ring-ref1"): "\(dataReference)",
+        ]
+    }
+    var onePage: [String: String] {
+        [World.front("ring-page-order"): "0", World.front("ring-ref0"): "\(ringReference)"]
+    }
+
     /// One request of whole sectors on the data page; the response's status, or nil if none came within so many seconds.
     mutating func request(
         _ operation: UInt8, sector: UInt64, sectors: UInt8 = 8, patience: Int = 60
