@@ -133,6 +133,7 @@ public final class Device: SplitDevice {
         let (journals, vm) = (journals, backend[DomainKeys.vm]?.text)
         let keeping = DeviceSession.Keeping(
             journals: { volume in
+                guard let volume else { return (try journals.giveUp(), false) }
                 guard adopting else { return try journals.findOrMake(connection, volume: volume, vm: vm) }
                 return (try journals.find(connection, volume: volume, vm: vm), true)
             }, adopts: adopting, device: identity.number, host: host)
@@ -156,6 +157,7 @@ public final class Device: SplitDevice {
         (postponed, replacesRings) = (nil, false)
         guard let session else { return }
         session.stop()
+        noteFlushFailure()
         guard session.isFenceOpen else { return }
         self.session = nil
         removeJournals()

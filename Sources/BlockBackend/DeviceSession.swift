@@ -11,8 +11,8 @@ internal import Xenbus
 final class DeviceSession {
     /// What outlives the process.
     struct Keeping {
-        /// Makes or finds the queues' journals, on a volume of this identity.
-        let journals: (_ volume: VolumeIdentity) throws -> (journals: [Journal], areFound: Bool)
+        /// Makes or finds the queues' journals, on a volume of this identity; nil: there are to be none.
+        let journals: (_ volume: VolumeIdentity?) throws -> (journals: [Journal], areFound: Bool)
         /// The rings are an earlier process's.
         let adopts: Bool
         let device: UInt32
@@ -50,7 +50,7 @@ final class DeviceSession {
                 isReadOnly: !settings.isWritable, direct: options.direct, loopFiles: options.loopFiles))
         fence = try Self.fence(volume, frontend, keeping)
         canBeAdopted = fence != nil || volume.isReadOnly || volume.kind == .null
-        let kept = canBeAdopted ? try keeping.journals(volume.identity()) : (journals: [], areFound: false)
+        let kept = try keeping.journals(canBeAdopted ? volume.identity() : nil)
         recovers = kept.areFound
         description = DiskDescription(of: volume.geometry, volume.geometry.capacity, settings, options)
         engine = volume.kind == .null ? "null" : options.engine.kind.rawValue

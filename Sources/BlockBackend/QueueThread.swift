@@ -100,7 +100,8 @@ private final class QueueLoop {
         engine: any Engine, control: Int32
     ) throws(Fault) {
         let grants = Self.grants(try platform.openGrantTable(), configuration)
-        channel = try platform.bindEventChannel(to: configuration.eventPort, of: configuration.domain)
+        channel = try platform.bindEventChannel(
+            to: configuration.eventPort, of: configuration.domain, again: configuration.recovers)
         queue = try Queue(
             configuration, grants: grants, channel: channel, engine: engine, clock: clock, shared: shared,
             control: control)

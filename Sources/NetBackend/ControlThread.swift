@@ -34,7 +34,7 @@ final class ControlThread: Sendable {
         let wakeup = control.number  // outlives the thread: `stop` joins before it is closed
         thread = try JoinableThread(name: name) {
             do throws(Fault) {
-                let events = try platform.bindEventChannel(to: rings.port, of: domain)
+                let events = try platform.bindEventChannel(to: rings.port, of: domain, again: recovers)
                 let ring = try ControlRing(
                     rings.ring, of: domain, policy: policy, grants: platform.openGrantTable(), events: events,
                     recovers: recovers, follow: follow)

@@ -33,6 +33,8 @@ public final class NetDevice: SplitDevice {
     private let limit = RateLimit()
     /// The toolstack's nodes that the connection goes by, as the journals say as well.
     private var followed: NodeValues?
+    /// The guest's that it is for.
+    private var vm: String?
 
     /// Makes the TAP device, down: it must be there before the toolstack's script is told of the interface (state 2), and
     /// the script sets it up. It outlives the process, as long as the interface does.
@@ -160,7 +162,7 @@ public final class NetDevice: SplitDevice {
             let means = try means.get()
             let connection = try negotiate(frontend, means)
             let settings = try settings(backend)
-            let hotplug = try attachment.attach("\(identity)", means.tap.index, backend)
+            let hotplug = try attach(backend, means)
             let kept = try journals.findOrMake(connection, vm: backend[DomainKeys.vm]?.text)
             try means.tap.resetSteering()
             try start(Start(connection, settings, kept.set, recovers: kept.areFound), frontend, means)
@@ -183,7 +185,6 @@ public final class NetDevice: SplitDevice {
             disconnect()
             throw DeviceFailure("cannot be served on, the guest loses it: \(error)")
         }
-        attachAgain(backend)
         return [PublishedKey("carrier", 1)]
     }
 
@@ -192,6 +193,7 @@ public final class NetDevice: SplitDevice {
         let connection = try negotiate(frontend, means)
         let kept = try journals.find(connection, vm: backend[DomainKeys.vm]?.text)
         try start(Start(connection, try settings(backend), kept, recovers: true), frontend, means)
+        _ = try attach(backend, means)
     }
 
     /// What an earlier process served may be more than is offered now, but not more queues than the TAP device has.
@@ -202,13 +204,14 @@ public final class NetDevice: SplitDevice {
         return connection
     }
 
-    /// It is attached already, unless somebody has taken that away meanwhile.
-    private func attachAgain(_ backend: NodeValues) {
-        guard case .success(let means) = means else { return }
+    private func attach(_ backend: NodeValues, _ means: Means) throws(NetAttachmentFailure) -> [PublishedKey] {
         do throws(NetAttachmentFailure) {
-            _ = try attachment.attach("\(identity)", means.tap.index, backend)
+            return try attachment.attach("\(identity)", means.tap.index, backend)
         } catch {
+            // A guest that was served has been attached, unless somebody has taken that away meanwhile.
+            guard journals.left > 0 else { throw error }
             log.error("\(error)")
+            return []
         }
     }
 
@@ -216,9 +219,10 @@ public final class NetDevice: SplitDevice {
     /// in a process that lives, the interface goes on as it was.
     private func settings(_ backend: NodeValues) throws(KeyRefusal) -> InterfaceSettings {
         do {
+            vm = backend[DomainKeys.vm]?.text
             return try understood(backend)
         } catch {
-            guard let kept = journals.settings else { throw error }
+            guard let kept = journals.settings(vm: backend[DomainKeys.vm]?.text) else { throw error }
             log.warning("the interface goes on as it was: \(error)")
             return try understood(kept)
         }
@@ -234,7 +238,7 @@ public final class NetDevice: SplitDevice {
     private func follow(_ nodes: NodeValues) {
         guard followed != nodes else { return }
         followed = nodes
-        attempt { () throws(Fault) in try journals.note(settings: nodes) }
+        attempt { () throws(Fault) in try journals.note(settings: nodes, vm: vm) }
     }
 
     /// What a connection is started with.

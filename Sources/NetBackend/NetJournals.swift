@@ -85,13 +85,15 @@ package struct NetJournals {
     // MARK: settings
 
     /// Keeps what the toolstack has said of the interface, as far as we go by it.
-    func note(settings: NodeValues) throws(Fault) {
-        try records.setRecord(Self.settingsName(of: identity.number), SettingsRecord.text(settings))
+    func note(settings: NodeValues, vm: String?) throws(Fault) {
+        try records.setRecord(
+            Self.settingsName(of: identity.number), SettingsRecord.text(settings, of: place(vm)))
     }
 
-    /// What an earlier process went by; nil if none has said so.
-    var settings: NodeValues? {
-        records.record(Self.settingsName(of: identity.number)).map(SettingsRecord.nodes(in:))
+    /// What an earlier process went by with this guest; nil if none has said so.
+    func settings(vm: String?) -> NodeValues? {
+        records.record(Self.settingsName(of: identity.number))
+            .flatMap { SettingsRecord.nodes(in: $0, of: place(vm)) }
     }
 
     private static func settingsName(of number: UInt32) -> String { "\(number).settings" }
@@ -112,7 +114,10 @@ package struct NetJournals {
     /// itself: a guest that has made itself new rings is recognised by whatever journals there are.
     package func make(_ connection: NetConnection, vm: String?) throws(Fault) -> Set {
         // First: it does not say which rings are served, and with the last queue's all are there.
-        let policy = try make(policyName, PolicyRecord.bytes, policyFacts(connection, vm))
+        let policy = try make(policyName, PolicyRecord.bytes, policyFacts(connection, vm)) { journal in
+            let nothingSet = ReceivePolicy(hash: HashSettings(queues: connection.queues.count))
+            PolicyRecord(journal: journal).store(nothingSet)
+        }
         var queues: [Journal] = []
         for queue in connection.queues.indices {
             queues.append(try make(queueName(queue), NetQueue.journalBytes, queueFacts(connection, queue, vm)))
@@ -121,11 +126,15 @@ package struct NetJournals {
         return Set(queues: queues, policy: policy)
     }
 
-    private func make(_ name: String, _ bytes: Int, _ facts: JournalIdentity) throws(Fault) -> Journal {
+    /// - Parameter fill: what is to be in it before it has its name.
+    private func make(
+        _ name: String, _ bytes: Int, _ facts: JournalIdentity, _ fill: (Journal) -> Void = { _ in }
+    ) throws(Fault) -> Journal {
         guard let file = try records.journal(name, bytes: Journal.headerSize + bytes, making: true) else {
             throw Fault("make the journal \(name)", errno: 2)
         }
         let journal = Journal(making: file, for: facts)
+        fill(journal)
         try records.settle(name)
         return journal
     }

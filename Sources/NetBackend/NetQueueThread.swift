@@ -95,9 +95,13 @@ private final class NetQueueLoop {
     ) throws(Fault) {
         let (domain, rings) = (configuration.domain, configuration.rings)
         let grants = try platform.openGrantTable()
-        transmitEvents = try platform.bindEventChannel(to: rings.transmitPort, of: domain)
+        transmitEvents = try platform.bindEventChannel(
+            to: rings.transmitPort, of: domain, again: configuration.recovers)
         isSplit = rings.isSplit
-        receiveEvents = isSplit ? try platform.bindEventChannel(to: rings.receivePort, of: domain) : transmitEvents
+        receiveEvents =
+            isSplit
+            ? try platform.bindEventChannel(to: rings.receivePort, of: domain, again: configuration.recovers)
+            : transmitEvents
         queue = try NetQueue(
             configuration, grants: grants, transmitEvents: transmitEvents, receiveEvents: receiveEvents, tap: tap,
             clock: clock)

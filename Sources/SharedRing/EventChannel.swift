@@ -1,4 +1,5 @@
 public import Descriptors
+internal import Glibc
 public import XenWire
 
 /// One end of an interdomain event channel, bound; unbound when the object goes.
@@ -35,6 +36,27 @@ public protocol RingPlatform: AnyObject, Sendable {
     func openGrantTable() throws(Fault) -> any GrantTable
     /// Binds a local port to `port` of `domain` (EVTCHNOP_bind_interdomain); the new port starts pending.
     func bindEventChannel(to port: EventPort, of domain: DomainID) throws(Fault) -> any EventChannel
+}
+
+extension RingPlatform {
+    /// The same for a channel that an earlier process may have been bound to. It is given up a while after that process's end,
+    /// when a kernel's worker has let go what the process's io_uring was waiting for: 0.8 s were seen on a slow host.
+    ///
+    /// - Parameter again: it was bound before; waits for 3 s at most.
+    public func bindEventChannel(
+        to port: EventPort, of domain: DomainID, again: Bool
+    ) throws(Fault) -> any EventChannel {
+        for _ in 0..<(again ? 3000 : 0) {
+            do throws(Fault) {
+                return try bindEventChannel(to: port, of: domain)
+            } catch {
+                // Bound still, or never offered: the call does not say which.
+                guard error.code == EINVAL else { throw error }
+                usleep(1000)
+            }
+        }
+        return try bindEventChannel(to: port, of: domain)
+    }
 }
 
 /// Monotonic time, read once per batch.

@@ -103,6 +103,8 @@ public struct DeviceState: Equatable, Sendable {
     public var liveKeys: LiveKeys?
     /// The transport keys were written by this process for the device as it is now.
     public var hasPublished = false
+    /// This process has closed the volume since there were any rings: none are known, of an earlier process neither.
+    public var hasNoRings = false
     /// The connection failed; it is not resumed before both ends were closed.
     public var hasFailed = false
     /// The device failed for good.
@@ -117,6 +119,14 @@ public struct DeviceState: Equatable, Sendable {
 
     /// Queues are running.
     public var isConnected: Bool { connectedKeys != nil }
+
+    /// The same before a connection, or after it.
+    var withoutQueues: DeviceState {
+        var state = self
+        state.connectedKeys = nil
+        state.liveKeys = nil
+        return state
+    }
 }
 
 /// The life of a split device as a pure function.
@@ -180,13 +190,13 @@ private struct Step {
             stop()
             move(to: .closing)
         case nil, .unknown, .closed: close()
-        case .initialised, .connected:
-            publishAgain()
-            connectWhenReady(now)
+        case .initialised, .connected: takeUp(now)
+        // One that went on before it saw our 4, and has been given a program for its frames since.
+        case .reconfiguring where now.liveKeys != nil: takeUp(now)
         case .initialising, .initWait, .reconfiguring, .reconfigured:
             stop()
             // What rings there may have been are gone, and we have not seen them go.
-            if !state.hasPublished { effects.append(.closeVolume) }
+            if !state.hasNoRings { closeVolume() }
             publishAgain()
         }
     }
@@ -220,7 +230,7 @@ private struct Step {
         if comesBack(now) {
             publish(isNew: false)
         } else if wasServed {
-            effects.append(.closeVolume)
+            closeVolume()
         }
     }
 
@@ -253,8 +263,7 @@ private struct Step {
     private mutating func stop(_ how: Effect = .disconnect) -> Bool {
         guard state.isConnected else { return false }
         effects.append(how)
-        state.connectedKeys = nil
-        state.liveKeys = nil
+        state = state.withoutQueues
         return true
     }
 
@@ -264,8 +273,13 @@ private struct Step {
         state.hasFailed = false
     }
 
-    private mutating func release() {
+    private mutating func closeVolume() {
         effects.append(.closeVolume)
+        state.hasNoRings = true
+    }
+
+    private mutating func release() {
+        closeVolume()
         state.hasPublished = false
         state.hasFailed = false
     }
@@ -299,11 +313,12 @@ private struct Step {
 
     private mutating func connect(_ now: Observation) {
         effects += [.connect(frontendKeys: now.frontendKeys), .publishDeviceKeys]
-        state.connectedKeys = now.frontendKeys
+        (state.connectedKeys, state.hasNoRings) = (now.frontendKeys, false)
         update(now)
     }
 
-    private mutating func connectWhenReady(_ now: Observation) {
+    private mutating func takeUp(_ now: Observation) {
+        publishAgain()
         guard now.isPluggedIn else {
             stop()
             return
@@ -317,7 +332,7 @@ private struct Step {
     /// Connected without queues: an earlier process left the device so, and the guest still waits on its rings.
     private mutating func adopt(_ now: Observation) {
         effects += [.adopt(frontendKeys: now.frontendKeys), .publishDeviceKeys]
-        state.connectedKeys = now.frontendKeys
+        (state.connectedKeys, state.hasNoRings) = (now.frontendKeys, false)
         update(now)
     }
 

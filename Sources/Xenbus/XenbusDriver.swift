@@ -349,7 +349,7 @@ public final class XenbusDriver {
         var work = Work()
         for effect in effects {
             log.debug("\(effect)", metadata: ["device": "\(identity)"])
-            guard let failure = try apply(effect, to: served, &work) else { continue }
+            guard let failure = try applyOrUndo(effect, to: served, &work) else { continue }
             let end = try advance(identity, .failed(failure.reason, failure.scope))
             work.publication.write(failure.keys)
             work.publication.append(end ?? Publication())
@@ -357,6 +357,18 @@ public final class XenbusDriver {
         }
         if state.isForgotten { try forget(identity) }
         return effects.isEmpty ? nil : work.publication
+    }
+
+    /// What xenstore does not answer to is asked again: the step, whose queues are not there, is taken once more.
+    private func applyOrUndo(
+        _ effect: Effect, to served: ServedDevice, _ work: inout Work
+    ) throws(XenstoreError) -> DeviceFailure? {
+        do throws(XenstoreError) {
+            return try apply(effect, to: served, &work)
+        } catch {
+            devices[served.identity]?.state = served.state.withoutQueues
+            throw error
+        }
     }
 
     /// What the effects of one step leave for the later ones.

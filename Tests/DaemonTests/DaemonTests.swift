@@ -337,6 +337,26 @@ struct DaemonTests {
         second.kill()
     }
 
+    @Test func `a failed flush that the queue has just noted keeps the disk closed when its guest closes`() throws {
+        let world = try World()
+        let daemon = try world.startDaemon()
+        var frontend = try world.connect(try world.makeVolume(sectors: 64))
+        #expect(frontend.request(0, sector: 0) == 0)
+        try write([UInt8(EIO), 0, 0, 0], at: 64 + 12, world)
+        try world.write([World.front("state"): "5"])
+        #expect(try world.waitForState("5"))
+        try world.write([World.front("state"): "6"])
+        #expect(try world.waitForState("6"))
+        #expect(
+            try world.eventually {
+                try world.read(World.back("error"))?.contains("make writes durable: Input/output error") == true
+            })
+        try world.write([World.front("state"): "1"])
+        usleep(200_000)
+        #expect(try world.read(World.back("state")) == "6", "it failed for good")
+        daemon.kill()
+    }
+
     /// Kills the daemon, takes the volume away, puts a request on the ring and starts another daemon.
     private func loseVolume(
         _ volume: String, _ world: World, _ first: ChildProcess, _ frontend: inout Frontend

@@ -1,5 +1,6 @@
 import CXen
 import Descriptors
+import Foundation
 import Glibc
 import Loopback
 import SharedRing
@@ -150,6 +151,26 @@ private final class World {
             return bound != nil
         })
     #expect(bound?.drain() == true, "what was lost in between shows as an event")
+}
+
+/// On a real host the kernel lets it go a while after the process's end.
+@Test func aChannelThatIsBoundStillIsWaitedFor() throws {
+    let world = try World()
+    let port = try world.guest.openPort(for: DomainID(0))
+    let peer = try world.peer("bind", port.number.rawValue)
+    let platform = try LoopbackPlatform(directory: world.directory, domain: DomainID(0))
+    let process = peer.identifier
+    let end = Thread {
+        usleep(300_000)
+        _ = kill(process, SIGKILL)
+    }
+    end.start()
+    let bound = try platform.bindEventChannel(to: port.number, of: DomainID(5), again: true)
+    #expect(bound.drain())
+    #expect(peer.wait() == .killed(signal: SIGKILL))
+    #expect(throws: Fault("bind to event channel 9999 of domain 5", errno: EINVAL)) {
+        _ = try platform.bindEventChannel(to: EventPort(9999), of: DomainID(5), again: true)
+    }
 }
 
 extension GrantTable {

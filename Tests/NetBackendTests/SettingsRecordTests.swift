@@ -1,3 +1,4 @@
+import SharedRing
 import Testing
 import Xenbus
 import Xenstore
@@ -11,8 +12,12 @@ struct SettingsRecordTests {
             ("mtu", "1500"),
         ].map { ($0, XenstoreValue(Array($1.utf8))) })
 
+    private static let guest = JournalIdentity([.init("boot", "b00t"), .init("domain", "/vm/a b")])
+    private static let marks = "/boot b00t\n/domain /vm/a b\n"
+
     @Test func `what held is read back, and means the same`() throws {
-        let read = SettingsRecord.nodes(in: SettingsRecord.text(Self.nodes))
+        let text = SettingsRecord.text(Self.nodes, of: Self.guest)
+        let read = try #require(SettingsRecord.nodes(in: text, of: Self.guest))
         #expect(read == Self.nodes)
         let (was, now) = (
             try InterfaceSettings(Self.nodes, filters: false), try InterfaceSettings(read, filters: false)
@@ -22,14 +27,24 @@ struct SettingsRecordTests {
 
     @Test(arguments: ["", "\n\n", "mac", "mac\n", "\0\u{7F}"])
     func `what says nothing says nothing`(text: String) {
-        #expect(SettingsRecord.nodes(in: text).isEmpty)
+        #expect(SettingsRecord.nodes(in: Self.marks + text, of: Self.guest) == [:])
+        #expect(SettingsRecord.nodes(in: text, of: Self.guest) == nil)
+    }
+
+    @Test func `what held for another guest does not hold for this one`() {
+        let text = SettingsRecord.text(Self.nodes, of: Self.guest)
+        for other in [("b00t", "/vm/a"), ("0ther", "/vm/a b")] {
+            let guest = JournalIdentity([.init("boot", other.0), .init("domain", other.1)])
+            #expect(SettingsRecord.nodes(in: text, of: guest) == nil)
+        }
     }
 
     /// A record that somebody has written to is judged as xenstore's nodes are.
     @Test(arguments: ["rate much", "mac x", "mtu -1\nrate 1,1", "ip 10.0.0.1\nip 1 2 3", "filter  1"])
     func `what is wrong is refused`(text: String) {
         #expect(throws: KeyRefusal.self) {
-            try InterfaceSettings(SettingsRecord.nodes(in: text), filters: true)
+            let nodes = try #require(SettingsRecord.nodes(in: Self.marks + text, of: Self.guest))
+            _ = try InterfaceSettings(nodes, filters: true)
         }
     }
 }

@@ -16,7 +16,7 @@ private final class RecordingDevice: SplitDevice {
 
     init(_ identity: DeviceIdentity) { self.identity = identity }
 
-    let backendKeys = ["mode"]
+    var backendKeys = ["mode"]
     /// How often the device was looked at while its frontend was ready.
     var looks = 0
     var frontendKeys: [String] {
@@ -90,6 +90,7 @@ private final class World {
         var devices: [UInt32: RecordingDevice] = [:]; var failure: String?; var refusal: DeviceFailure?
         var holder: String?
         var liveKeys: [String] = []
+        var backendKeys = ["mode"]
     }
 
     init(failure: String? = nil, liveKeys: [String] = []) throws {
@@ -112,6 +113,7 @@ private final class World {
             device.recordedFailure = made.failure
             device.liveFrontendKeys = made.liveKeys
             device.refusal = made.refusal
+            device.backendKeys = made.backendKeys
             made.devices[identity.number] = device
             return device
         }
@@ -121,6 +123,8 @@ private final class World {
     var waits: Int { transport.writes }
 
     func refuse(_ failure: DeviceFailure) { made.refusal = failure }
+    /// Of devices that appear from now on.
+    func setKeys(_ keys: [String]) { made.backendKeys = keys }
     func setHolder(_ holder: String?) { made.holder = holder }
     func device(_ number: UInt32 = 51712) throws -> RecordingDevice { try #require(made.devices[number]) }
 
@@ -197,6 +201,31 @@ struct DriverTests {
         #expect(try world.state() == "4")
         #expect(try world.read(World.back("sectors")) == "2048")
         #expect(try world.device().calls == ["close", #"connect ["count", "ring-ref1"] ["mode"]"#])
+    }
+
+    /// Own state 2 or 4, and 4 of which the queues run already.
+    @Test(arguments: ["2", "4", "served"])
+    func `a connection for which xenstore does not answer is made when it does`(own: String) throws {
+        let world = try World()
+        // No server takes such a name.
+        let unreadable = [String(repeating: "x", count: 5000)]
+        let isServed = own == "served"
+        if !isServed { world.setKeys(unreadable) }
+        try world.create(
+            own: own == "2" ? "2" : "4", frontend: own == "2" ? "3" : "4", [World.back("hotplug-status"): "connected"])
+        if isServed {
+            #expect(try world.device().calls == ["adopt"])
+            try world.device().backendKeys = unreadable
+            try world.write(World.front("count"), "2")
+            try world.write(World.front("state"), "3")
+            #expect(try world.device().calls == ["adopt", "suspend"])
+        }
+        #expect(!world.driver.served[0].state.isConnected)
+        try world.device().backendKeys = ["mode"]
+        for _ in 0..<3 { try world.settle() }
+        #expect(try world.device().calls.last?.hasPrefix(own == "2" ? "connect" : "adopt") == true)
+        #expect(world.driver.served[0].state.isConnected)
+        #expect(try world.state() == "4")
     }
 
     @Test func `live keys are told after the connection, and whenever they change`() throws {
