@@ -188,6 +188,27 @@ struct LifecycleFlowTests {
             ])
     }
 
+    @Test func `a guest that wants to be reconfigured before it has seen 4 gets its 8`() {
+        var world = World(own: .initialising, frontend: .initialising)
+        world.change {
+            $0.frontend = .reconfiguring
+            $0.liveKeys = LiveKeys(frontend: ["headroom": 256])
+        }
+        #expect(world.written == [.initWait])
+        world.change { $0.hotplug = .connected }
+        #expect(world.written == [.initWait, .connected, .reconfigured])
+        world.change { $0.frontend = .connected }
+        #expect(world.now.backend == .connected && world.state.isConnected)
+    }
+
+    @Test func `rings of an earlier process are closed once, also when the script came late`() {
+        var world = World(own: .initWait, frontend: .initialised, hotplug: .pending)
+        #expect(world.effects == [.publishTransportKeys])
+        world.change { $0.frontend = .initialising }
+        world.change { $0.frontend = .initialised }
+        #expect(world.effects == [.publishTransportKeys, .closeVolume])
+    }
+
     @Test func `a new process finds a guest that started over before anybody said 4`() {
         let world = World(own: .initWait, frontend: .initialising, hotplug: .connected)
         #expect(world.effects == [.closeVolume, .publishTransportKeys])
