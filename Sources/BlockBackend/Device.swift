@@ -20,6 +20,8 @@ public final class Device: SplitDevice {
     private var postponed: (attempt: PostponedAdoption, reason: String)?
     /// The guest's rings are about to be replaced by new ones, under state 4.
     private var replacesRings = false
+    /// Since when rings are tried in vain that an earlier process may have begun to serve.
+    private var unsaid: PostponedAdoption?
     /// What closing the volume has found out, to be told.
     private var lateFailure: DeviceFailure?
     /// What the guest was told is what an earlier process offered.
@@ -58,7 +60,17 @@ public final class Device: SplitDevice {
 
     public func connect(frontend: NodeValues, backend: NodeValues) throws(DeviceFailure) -> [PublishedKey] {
         guard !replacesRings else { return try serve(frontend, backend, adopts: false) }
-        do { return try start(frontend, backend, adopting: false) } catch { throw failure("\(error)", error) }
+        let attempt = unsaid ?? PostponedAdoption(frontend, backend, adopts: false, since: clock.now())
+        unsaid = nil
+        do {
+            return try start(frontend, backend, adopting: false)
+        } catch let error where journals.exist && attempt.mayGoOn(after: error, now: clock.now()) {
+            // As for rings under state 4; this guest waits for our 4.
+            unsaid = attempt
+            throw DeviceFailure("not served on yet, the guest waits: \(error)", .attempt)
+        } catch {
+            throw failure("\(error)", error)
+        }
     }
 
     /// Serves on what an earlier process has served, as its journals say. A guest that has made itself new rings meanwhile
@@ -165,7 +177,7 @@ public final class Device: SplitDevice {
 
     /// Also of a connection that ended while nobody served it.
     public func closeVolume() {
-        (postponed, replacesRings) = (nil, false)
+        (postponed, unsaid, replacesRings) = (nil, nil, false)
         goesByEarlierOffer = false
         awaitEarlierProcess()
         session = nil

@@ -86,6 +86,9 @@ struct DeviceJournals {
         throw difference
     }
 
+    /// Somebody has begun to serve the disk.
+    var exist: Bool { !found().isEmpty }
+
     /// Where something may be under way that an earlier process has started and nobody has followed.
     func placesInUse() -> Set<VolumePlace> {
         Set(found().filter { InFlightTable.hasOpen($0) }.compactMap { VolumePlace($0.identity) })

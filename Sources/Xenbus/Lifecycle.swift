@@ -51,6 +51,8 @@ public struct Observation: Equatable, Sendable {
 
 /// How far a failure reaches.
 public enum FailureScope: Sendable {
+    /// This attempt: xenstore stays as it is, and the step is taken again in a second.
+    case attempt
     /// This connection: a frontend that closes and comes back is served again.
     case connection
     /// The device for good: after a failed flush nobody knows what is on the disk.

@@ -350,6 +350,7 @@ public final class XenbusDriver {
         for effect in effects {
             log.debug("\(effect)", metadata: ["device": "\(identity)"])
             guard let failure = try applyOrUndo(effect, to: served, &work) else { continue }
+            guard failure.scope != .attempt else { return postpone(served, failure) }
             let end = try advance(identity, .failed(failure.reason, failure.scope))
             work.publication.write(failure.keys)
             work.publication.append(end ?? Publication())
@@ -357,6 +358,14 @@ public final class XenbusDriver {
         }
         if state.isForgotten { try forget(identity) }
         return effects.isEmpty ? nil : work.publication
+    }
+
+    /// Not looked at again at once, and nothing written that would have the same effect.
+    private func postpone(_ served: ServedDevice, _ failure: DeviceFailure) -> Publication? {
+        devices[served.identity]?.state = served.state.withoutQueues
+        refused.insert(served.identity)
+        log.warning("\(failure.reason)", metadata: ["device": "\(served.identity)"])
+        return nil
     }
 
     /// What xenstore does not answer to is asked again: the step, whose queues are not there, is taken once more.

@@ -387,6 +387,25 @@ struct DaemonTests {
         daemon.kill()
     }
 
+    @Test func `a volume that is away is waited for also by a guest that has not seen 4 yet`() throws {
+        let world = try World()
+        let first = try world.startDaemon()
+        let volume = try world.makeVolume(sectors: 64)
+        var frontend = try world.connect(volume)
+        #expect(frontend.request(0, sector: 0) == 0)
+        first.kill()
+        _ = first.wait()
+        try world.write([World.back("state"): "2"])
+        try FileManager.default.moveItem(atPath: volume, toPath: volume + ".away")
+        let second = try world.startDaemon()
+        #expect(frontend.request(0, sector: 8, patience: 3) == nil)
+        #expect(try world.read(World.back("state")) == "2")
+        try FileManager.default.moveItem(atPath: volume + ".away", toPath: volume)
+        #expect(frontend.awaitResponse() == 0)
+        #expect(try world.waitForState("4"))
+        second.kill()
+    }
+
     @Test func `a guest that makes itself new rings while its volume is waited for goes on waiting`() throws {
         let world = try World()
         let first = try world.startDaemon()

@@ -228,6 +228,24 @@ struct DriverTests {
         #expect(try world.state() == "4")
     }
 
+    @Test func `a connection that cannot be made just now is tried again, and nothing is written meanwhile`() throws {
+        let world = try World()
+        try world.create()
+        try world.device().refusal = DeviceFailure("the volume is away", .attempt)
+        try world.write(World.back("hotplug-status"), "connected")
+        try world.write(World.front("state"), "3")
+        let tried = try world.device().calls.count
+        #expect(tried < 5, "not without a pause")
+        for _ in 0..<3 { try world.settle() }
+        #expect(try world.device().calls.count == tried + 3)
+        #expect(try world.state() == "2")
+        #expect(try world.read(World.back("error")) == nil)
+        try world.device().refusal = nil
+        try world.settle()
+        #expect(try world.state() == "4")
+        #expect(try world.read(World.back("sectors")) == "2048")
+    }
+
     @Test func `live keys are told after the connection, and whenever they change`() throws {
         let world = try World(liveKeys: ["wish", "headroom"])
         try world.create()
