@@ -115,6 +115,7 @@ package struct NetJournals {
     package func make(_ connection: NetConnection, vm: String?) throws(Fault) -> Set {
         // First: it does not say which rings are served, and with the last queue's all are there.
         let policy = try make(policyName, PolicyRecord.bytes, policyFacts(connection, vm)) { journal in
+            // Before the journal can be found: there is none without settings.
             let nothingSet = ReceivePolicy(hash: HashSettings(queues: connection.queues.count))
             PolicyRecord(journal: journal).store(nothingSet)
         }

@@ -8,7 +8,7 @@ internal import XenWire
 /// Two copies lie in the body, and a word that says which one counts: whoever is killed while it writes the other has changed
 /// nothing.
 ///
-///     0     number of the last change u64; the copy that counts is that of its lowest bit; 0: nothing was set yet
+///     0     number of the last change u64; the copy that counts is that of its lowest bit
 ///     64    copy 0, copy 1, each 1024 bytes:
 ///           addresses u16 | entries of the mapping u16 | algorithm u32 | types u32 | key 40 bytes | the mapping, 128 bytes |
 ///           the addresses, 8 bytes each | checksum of all that, at 1016
@@ -66,7 +66,6 @@ package struct PolicyRecord: Sendable {
         guard let base = unsafe base, let copy = unsafe copy(xen_load_acquire64(base)) else {
             throw .contradicts("the guest's settings are too short")
         }
-        guard unsafe xen_load_acquire64(base) > 0 else { return ReceivePolicy(hash: HashSettings(queues: queues)) }
         guard unsafe copy.load(fromByteOffset: Self.checksumOffset, as: UInt64.self) == Self.checksum(copy) else {
             throw .contradicts("the checksum of the guest's settings")
         }

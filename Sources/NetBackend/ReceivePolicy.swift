@@ -50,7 +50,7 @@ public final class SharedReceivePolicy: Sendable {
         journal = nil
     }
 
-    /// What the journal keeps, perhaps of an earlier process: in a new one nothing is set.
+    /// What the journal keeps, perhaps of an earlier process.
     ///
     /// - Parameter queues: of the connection; what a guest may steer packets to.
     package init(keeping journal: Journal, queues: Int) throws(JournalRefusal) {

@@ -390,6 +390,7 @@ private final class WatchedEvents: EventChannel {
         init() throws {
             file = try MappedFile(creating: path, bytes: Journal.headerSize + PolicyRecord.bytes)
             journal = Journal(making: file, for: JournalIdentity([]))
+            PolicyRecord(journal: journal).store(ReceivePolicy(hash: HashSettings(queues: 4)))
         }
         deinit { unsafe unlink(path) }
 
