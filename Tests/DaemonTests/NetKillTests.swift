@@ -38,6 +38,14 @@ struct NetKillTests {
         }
     }
 
+    private static func allIsAnswered(_ front: NetFrontQueue, _ world: NetWorld) throws -> Bool {
+        try world.base.eventually {
+            try front.reap()
+            _ = try front.take()
+            return front.isIdle
+        }
+    }
+
     /// For a station that does not exist.
     private static func frame(_ size: Int) -> [UInt8] {
         [2, 0, 0, 0, 0, 9, 0, 0x16, 0x3E, 0, 0, 5, 0x12, 0x34] + [UInt8](repeating: 7, count: size - 14)
@@ -56,12 +64,7 @@ struct NetKillTests {
             _ = daemon.wait()
             #expect(try world.base.read(NetWorld.back("state")) == "4")
             daemon = try world.startDaemon()
-            #expect(
-                try world.base.eventually {
-                    try front.reap()
-                    _ = try front.take()
-                    return front.isIdle
-                }, "all is answered after \(round)")
+            #expect(try Self.allIsAnswered(front, world), "\(round)")
         }
         #expect(front.statuses.keys.allSatisfy { $0 == 0 })
         #expect(try world.base.read(NetWorld.back("state")) == "4")
@@ -79,12 +82,7 @@ struct NetKillTests {
         let host = try #require(try world.resolve(front))
         for round in 0..<10 {
             try Self.sendDuring(front) { try? world.base.write([NetWorld.back("state"): "2"]) }
-            #expect(
-                try world.base.eventually {
-                    try front.reap()
-                    _ = try front.take()
-                    return front.isIdle
-                }, "all is answered after \(round)")
+            #expect(try Self.allIsAnswered(front, world), "\(round)")
             #expect(try world.base.wait(NetWorld.back("state"), "4"))
         }
         #expect(front.statuses.keys.allSatisfy { $0 == 0 })
@@ -103,12 +101,7 @@ struct NetKillTests {
             _ = daemon.wait()
             try world.base.write([NetWorld.back("state"): "2"])
             daemon = try world.startDaemon()
-            #expect(
-                try world.base.eventually {
-                    try front.reap()
-                    _ = try front.take()
-                    return front.isIdle
-                }, "all is answered after \(round)")
+            #expect(try Self.allIsAnswered(front, world), "\(round)")
             #expect(try world.base.wait(NetWorld.back("state"), "4"))
         }
         #expect(front.statuses.keys.allSatisfy { $0 == 0 })
